@@ -1,0 +1,203 @@
+"""Every setting, once. The workflow validates ``config/config.yaml`` with these models, the library takes them.
+
+Units are in the names: ``_mm``, ``_deg`` (degrees occur only here, in the CLI and in reports), ``_px``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from radgs.errors import ConfigError
+
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CropSettings(Section):
+    """The cube around a vertebra."""
+
+    size_mm: PositiveFloat = 112.0
+    voxels: PositiveInt = 128
+
+
+class CArmSettings(Section):
+    """A C-arm with a flat detector; isocentre at the world's origin."""
+
+    source_to_detector_mm: PositiveFloat = 1124.0
+    source_to_isocentre_mm: PositiveFloat = 700.0
+    detector_px: PositiveInt = 976
+    pixel_mm: PositiveFloat = 0.388
+    max_turn_deg: float = Field(15.0, ge=0, le=45)
+
+
+class SpineMotionSettings(Section):
+    """How the spine lies under the C-arm, relative to the CT; each uniform within plus or minus."""
+
+    rotation_deg: float = Field(20.0, ge=0)
+    translation_mm: float = Field(50.0, ge=0)
+    neighbour_rotation_deg: float = Field(6.0, ge=0)
+    neighbour_translation_mm: float = Field(3.0, ge=0)
+
+
+class PhysicsSettings(Section):
+    """From line integrals to counts."""
+
+    photons: PositiveFloat = 30000.0
+    spectrum_kev: list[PositiveFloat] = [50.0, 70.0, 90.0]
+    spectrum_weights: list[PositiveFloat] = [0.3, 0.45, 0.25]
+    scatter_fraction: float = Field(0.3, ge=0)
+    scatter_blur_px: PositiveFloat = 80.0
+    detector_blur_px: float = Field(0.8, ge=0)
+
+
+class DemoSettings(Section):
+    """The demo patient: a real CT, simulated X-rays."""
+
+    shots: PositiveInt = 5
+    seed: int = 2026
+    box_jitter_mm: float = Field(5.0, ge=0)
+    carm: CArmSettings = CArmSettings()
+    motion: SpineMotionSettings = SpineMotionSettings()
+    physics: PhysicsSettings = PhysicsSettings()
+
+
+class SegmentationSettings(Section):
+    """Who labels the vertebrae."""
+
+    backend: Literal["provided"] = "provided"
+
+
+class DetectionSettings(Section):
+    """Who finds the levels in the X-rays."""
+
+    backend: Literal["provided"] = "provided"
+    max_residual_mm: PositiveFloat = 20.0
+
+
+class NetworkSettings(Section):
+    """RecM and RegM."""
+
+    encoder: Literal["resnet18"] = "resnet18"
+    image_px: PositiveInt = 64
+    volume_voxels: PositiveInt = 32
+    gaussians: PositiveInt = 2048
+    attention_maps: PositiveInt = 32
+    anchors: Literal["grid", "patient"] = "patient"
+
+
+class SimulationSettings(Section):
+    """Training pairs."""
+
+    pairs: PositiveInt = 4000
+    extra_views: int = Field(0, ge=0)
+    centre_jitter_mm: float = Field(6.0, ge=0)
+    carm: CArmSettings = CArmSettings()
+    motion: SpineMotionSettings = SpineMotionSettings()
+    physics: PhysicsSettings = PhysicsSettings()
+
+
+class TrainingSettings(Section):
+    """One optimisation: which weights, how long."""
+
+    epochs: PositiveFloat = 10.0
+    batch: PositiveInt = 32
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: float = Field(1e-4, ge=0)
+    validation_fraction: float = Field(0.05, gt=0, lt=1)
+    max_seconds: PositiveFloat | None = None
+
+
+class LossSettings(Section):
+    """Weights of the terms (RadGS-Reg; the anchor term is ours, its reach is longer than the voxel loss's)."""
+
+    ssim: float = Field(0.2, ge=0)
+    tv: float = Field(0.05, ge=0)
+    geodesic: float = Field(0.02, ge=0)
+    anchor: float = Field(1.0, ge=0)
+    volume: float = Field(1.0, ge=0)
+
+
+class StageSettings(Section):
+    """RecM, then RegM, then both together."""
+
+    recm: TrainingSettings = TrainingSettings()
+    regm: TrainingSettings = TrainingSettings()
+    joint: TrainingSettings = TrainingSettings()
+    losses: LossSettings = LossSettings()
+
+
+class RefinementSettings(Section):
+    """Refinement on the X-rays."""
+
+    pixel_mm: PositiveFloat = 1.5
+    neighbours: int = Field(2, ge=0)
+
+
+class JudgementSettings(Section):
+    """Which probability of mTRE < 2 mm is enough."""
+
+    accept_probability: float = Field(0.97, gt=0, lt=1)
+    reject_probability: float = Field(0.3, gt=0, lt=1)
+
+
+class EvaluationSettings(Section):
+    """The protocol's fixed points."""
+
+    points: PositiveInt = 1000
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    patients: Path = Path("config/patients.tsv")
+    xrays: Path = Path("config/xrays.tsv")
+    results: Path = Path("results")
+    seed: int = 20261121
+    levels: list[str] = ["T10", "T11", "T12", "L1"]
+    crop: CropSettings = CropSettings()
+    demo: DemoSettings = DemoSettings()
+    segmentation: SegmentationSettings = SegmentationSettings()
+    detection: DetectionSettings = DetectionSettings()
+    network: NetworkSettings = NetworkSettings()
+    simulation: SimulationSettings = SimulationSettings()
+    training: StageSettings = StageSettings()
+    refinement: RefinementSettings = RefinementSettings()
+    judgement: JudgementSettings = JudgementSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def load_config(source: str | Path | Mapping[str, Any]) -> Config:
+    """Read and check a config file, or check a mapping that Snakemake has read.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a setting is unknown or out of range; all are named.
+    """
+    where = "config"
+    if not isinstance(source, Mapping):
+        where = str(source)
+        try:
+            source = yaml.safe_load(Path(source).read_text()) or {}
+        except FileNotFoundError:
+            raise ConfigError(f"{where}: no such file") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+    try:
+        return Config.model_validate(source)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{where}: {problems}") from None
+
+
+def export_schema(path: str | Path) -> None:
+    """Write the JSON schema that Snakemake and editors use."""
+    Path(path).write_text(json.dumps(Config.model_json_schema(), indent=2) + "\n")

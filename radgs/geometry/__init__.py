@@ -1,0 +1,15 @@
+"""Where things are: rigid transforms, cameras, rays, triangulation."""
+
+from radgs.geometry.camera import Camera, rays
+from radgs.geometry.triangulation import Triangulation, patient_axes, triangulate
+from radgs.geometry.transform import RigidTransform, rigid_motion
+
+__all__ = [
+    "Camera",
+    "RigidTransform",
+    "Triangulation",
+    "patient_axes",
+    "rays",
+    "rigid_motion",
+    "triangulate",
+]

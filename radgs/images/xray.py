@@ -1,0 +1,152 @@
+"""X-rays: counts to line integrals, and the pair ``xrays.nii.gz`` + ``cameras.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image
+
+from radgs.errors import GeometryError, ImageError, RadgsError
+from radgs.geometry import Camera, RigidTransform
+from radgs.images.files import atomic_path, read_json, write_json
+
+# Fewer counts than this are noise of the electronics rather than transmission.
+_MINIMUM_COUNT = 1.0
+
+
+@dataclass(frozen=True)
+class Xray:
+    """One view as line integrals of attenuation.
+
+    Attributes:
+        view: its name, for example ``AP`` or ``LA``.
+        line_integrals: ``[H, W]`` float32, no unit; NaN where nothing was measured.
+        camera: its geometry in the world.
+        source_file: the image it came from.
+        i0: counts without an object.
+        i0_origin: how ``i0`` was found: ``given`` or ``estimated``.
+    """
+
+    view: str
+    line_integrals: NDArray[np.float32]
+    camera: Camera
+    source_file: str = ""
+    i0: float = 1.0
+    i0_origin: str = "given"
+
+
+def read_counts(path: str | Path) -> NDArray[np.float32]:
+    """Read an X-ray of detector counts (PNG or TIFF, one channel), ``[H, W]``.
+
+    Raises:
+        ImageError: missing, unreadable, in colour, with NaN or negative values, or without contrast.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    try:
+        with Image.open(path) as image:
+            counts = np.asarray(image).astype(np.float32)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be read, is it complete? ({error})") from None
+    if counts.ndim != 2:
+        raise ImageError(f"{path}: one channel of counts is needed, got shape {counts.shape}")
+    if not np.isfinite(counts).all():
+        raise ImageError(f"{path}: holds NaN or infinite values; replace them before use")
+    if counts.min() < 0 or counts.max() - counts.min() < 2:
+        raise ImageError(f"{path}: values from {counts.min():g} to {counts.max():g} are no detector counts")
+    return counts
+
+
+def to_line_integrals(
+    counts: NDArray[np.float32], i0: float | None = None
+) -> tuple[NDArray[np.float32], float, str]:
+    """``p = -ln(I / I0)``; without ``i0`` the 99.9th percentile of the counts is taken for unattenuated.
+
+    Returns:
+        line integrals ``[H, W]``, the I0 used, and ``given`` or ``estimated``.
+
+    Raises:
+        ImageError: I0 is not positive.
+    """
+    origin = "given" if i0 is not None else "estimated"
+    i0 = float(np.percentile(counts, 99.9)) if i0 is None else float(i0)
+    if not np.isfinite(i0) or i0 <= 0:
+        raise ImageError(f"I0 must be a positive number of counts, got {i0}")
+    return -np.log(np.maximum(counts, _MINIMUM_COUNT) / np.float32(i0)).astype(np.float32), i0, origin
+
+
+def camera_from_spec(spec: Mapping[str, Any], where: str, size: tuple[int, int]) -> Camera:
+    """A camera from one view of ``cameras.json``; ``size`` is the image's own (width, height).
+
+    Raises:
+        GeometryError: a number is missing or impossible, or ``size`` differs from the image's.
+    """
+    missing = [key for key in ("K", "camera_from_world") if key not in spec]
+    if missing:
+        raise GeometryError(f"{where}: lacks {' and '.join(missing)}")
+    if "size" in spec and tuple(spec["size"]) != size:
+        raise GeometryError(f"{where}: size {spec['size']} is not that of the image, {list(size)} (width, height)")
+    try:
+        return Camera(np.array(spec["K"], float), RigidTransform(spec["camera_from_world"]), *size)
+    except (GeometryError, ValueError, TypeError) as error:
+        raise GeometryError(f"{where}: {error}") from None
+
+
+def read_view_specs(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The views of a ``cameras.json``: ``{"views": {"AP": {"size", "K", "camera_from_world", ...}}}``."""
+    content = read_json(path)
+    views = content.get("views") if isinstance(content, dict) else None
+    if not isinstance(views, dict) or not all(isinstance(spec, dict) for spec in views.values()):
+        raise RadgsError(f'{path}: expected {{"views": {{"AP": {{"K": ..., "camera_from_world": ...}}}}}}')
+    return views
+
+
+def write_xrays(images: str | Path, cameras: str | Path, xrays: Mapping[str, Xray]) -> None:
+    """Write the views as ``[V, H, W]`` NIfTI (padded with NaN to a common size) and their cameras as JSON."""
+    height = max(x.camera.height for x in xrays.values())
+    width = max(x.camera.width for x in xrays.values())
+    stack = np.full((len(xrays), height, width), np.nan, dtype=np.float32)
+    specs = {}
+    for i, (name, x) in enumerate(xrays.items()):
+        stack[i, : x.camera.height, : x.camera.width] = x.line_integrals
+        specs[name] = {
+            "size": [x.camera.width, x.camera.height],
+            "K": x.camera.K.tolist(),
+            "camera_from_world": x.camera.camera_from_world.matrix.tolist(),
+            "source_file": x.source_file,
+            "i0": x.i0,
+            "i0_origin": x.i0_origin,
+        }
+    with atomic_path(images) as part:
+        sitk.WriteImage(sitk.GetImageFromArray(stack), str(part), useCompression=True, compressionLevel=1)
+    write_json(cameras, {"views": specs})
+
+
+def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:
+    """Read what :func:`write_xrays` wrote.
+
+    Raises:
+        ImageError: the stack does not fit the cameras.
+    """
+    specs = read_view_specs(cameras)
+    try:
+        stack = sitk.GetArrayFromImage(sitk.ReadImage(str(images)))
+    except RuntimeError:
+        raise ImageError(f"{images}: cannot be read") from None
+    if stack.ndim != 3 or len(stack) != len(specs):
+        raise ImageError(f"{images}: {stack.shape} does not hold the {len(specs)} views of {cameras}")
+    xrays = {}
+    for image, (name, spec) in zip(stack, specs.items(), strict=True):
+        width, height = spec["size"]
+        camera = camera_from_spec(spec, f"{cameras}: view {name}", (width, height))
+        xrays[name] = Xray(
+            name, image[:height, :width].copy(), camera, spec["source_file"], spec["i0"], spec["i0_origin"]
+        )
+    return xrays
