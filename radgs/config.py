@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from radgs.errors import ConfigError
 
 
-
 class Section(BaseModel):
     """A part of the config: unknown keys are errors, values do not change after reading."""
 
@@ -95,6 +94,12 @@ class NetworkSettings(Section):
     anchors: Literal["grid", "patient"] = "patient"
 
 
+class AnchorSettings(Section):
+    """Gaussians fitted to the patient's CT."""
+
+    steps: PositiveInt = 150
+
+
 class SimulationSettings(Section):
     """Training pairs."""
 
@@ -169,6 +174,7 @@ class Config(Section):
     segmentation: SegmentationSettings = SegmentationSettings()
     detection: DetectionSettings = DetectionSettings()
     network: NetworkSettings = NetworkSettings()
+    anchors: AnchorSettings = AnchorSettings()
     simulation: SimulationSettings = SimulationSettings()
     training: StageSettings = StageSettings()
     refinement: RefinementSettings = RefinementSettings()

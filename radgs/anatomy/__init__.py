@@ -1,1 +1,32 @@
-"""TODO."""
+"""Vertebrae: levels, label maps, who segments, who detects, crops, and what the networks see of them."""
+
+from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
+from radgs.anatomy.detection import LevelDetector, ProvidedBoxes, detect, read_levels
+from radgs.anatomy.levels import LEVELS, level_name, neighbours, verse_from_totalsegmentator
+from radgs.anatomy.segmentation import ProvidedLabels, Segmenter, read_labelled_ct, segment
+from radgs.anatomy.tissue import SpineTissue, split_tissue
+from radgs.anatomy.views import VertebraViews, cut_views, world_from_crop
+
+__all__ = [
+    "LEVELS",
+    "LevelDetector",
+    "ProvidedBoxes",
+    "ProvidedLabels",
+    "Segmenter",
+    "SpineTissue",
+    "VertebraCrop",
+    "VertebraViews",
+    "crop_vertebra",
+    "cut_views",
+    "detect",
+    "fit_anchors",
+    "level_name",
+    "neighbours",
+    "read_crop",
+    "read_labelled_ct",
+    "read_levels",
+    "segment",
+    "split_tissue",
+    "verse_from_totalsegmentator",
+    "world_from_crop",
+]
