@@ -43,9 +43,7 @@ class VertebraCrop:
     def points(self, count: int, seed: int = 0) -> np.ndarray:
         """``[count, 3]`` voxel centres of the mask, drawn without order, LPS mm."""
         index = np.argwhere(self.mask.array)[:, ::-1]
-        return self.mask.points(
-            np.random.default_rng(seed).choice(index, min(count, len(index)), replace=False)
-        )
+        return self.mask.points(np.random.default_rng(seed).choice(index, min(count, len(index)), replace=False))
 
 
 def crop_grid(centre: np.ndarray, size_mm: float, voxels: int) -> Volume:
@@ -81,7 +79,5 @@ def fit_anchors(excess: str | Path, ply: str | Path, config: Config) -> None:
     n = crop.array.shape[0]
     volume = torch.nn.functional.avg_pool3d(torch.from_numpy(crop.array)[None], max(n // 64, 1))[0]
     grid = Grid.centred(float(crop.spacing[0]) * n, volume.shape[0])
-    gaussians = fit_to_volume(
-        volume, grid, config.network.gaussians, steps=config.anchors.steps, seed=config.seed
-    )
+    gaussians = fit_to_volume(volume, grid, config.network.gaussians, steps=config.anchors.steps, seed=config.seed)
     write_ply(ply, gaussians)

@@ -54,13 +54,8 @@ class ProvidedBoxes:
         content = read_json(self.path)
         views = content.get("views") if isinstance(content, dict) else None
         if not isinstance(views, dict) or not views:
-            raise AnatomyError(
-                f'{self.path}: expected {{"views": {{"AP": {{"L1": {{"box": [u0, v0, u1, v1]}}}}}}}}'
-            )
-        return {
-            view: {lv: self._box(view, lv, entry) for lv, entry in found.items()}
-            for view, found in views.items()
-        }
+            raise AnatomyError(f'{self.path}: expected {{"views": {{"AP": {{"L1": {{"box": [u0, v0, u1, v1]}}}}}}}}')
+        return {view: {lv: self._box(view, lv, entry) for lv, entry in found.items()} for view, found in views.items()}
 
     def _box(self, view: str, level: str, entry: Any) -> Box:
         if level not in LEVELS:
@@ -69,13 +64,9 @@ class ProvidedBoxes:
             u0, v0, u1, v1 = (float(x) for x in entry["box"])
             score = float(entry.get("score", 1.0))
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise AnatomyError(
-                f"{self.path}: view {view}, {level}: needs box [u0, v0, u1, v1] in pixels"
-            ) from None
+            raise AnatomyError(f"{self.path}: view {view}, {level}: needs box [u0, v0, u1, v1] in pixels") from None
         if not (np.isfinite([u0, v0, u1, v1]).all() and u1 > u0 and v1 > v0 and 0 <= score <= 1):
-            raise AnatomyError(
-                f"{self.path}: view {view}, {level}: {[u0, v0, u1, v1]} with score {score} is no box"
-            )
+            raise AnatomyError(f"{self.path}: view {view}, {level}: {[u0, v0, u1, v1]} with score {score} is no box")
         return Box((u0, v0, u1, v1), score)
 
 
@@ -123,8 +114,7 @@ def detect(cameras: str | Path, boxes: str | Path, target: str | Path, config: C
     """
     specs = read_view_specs(cameras)
     geometry = {
-        name: camera_from_spec(spec, f"{cameras}: view {name}", tuple(spec["size"]))
-        for name, spec in specs.items()
+        name: camera_from_spec(spec, f"{cameras}: view {name}", tuple(spec["size"])) for name, spec in specs.items()
     }
     detector: LevelDetector = {"provided": ProvidedBoxes}[config.detection.backend](boxes)
     located, not_seen = locate(geometry, detector.detect(), config)

@@ -46,9 +46,7 @@ class ProvidedLabels:
         numbers, counts = np.unique(labels.array, return_counts=True)
         unknown = [n for n in numbers.tolist() if n != 0 and n not in set(LEVELS.values())]
         if unknown:
-            raise AnatomyError(
-                f"{self.path}: {unknown} are no VerSe numbers (C1-C7 1-7, T1-T12 8-19, L1-L6 20-25)"
-            )
+            raise AnatomyError(f"{self.path}: {unknown} are no VerSe numbers (C1-C7 1-7, T1-T12 8-19, L1-L6 20-25)")
         if not numbers.any():
             raise AnatomyError(f"{self.path}: holds no vertebra")
         volume = dict(zip(numbers.tolist(), counts * float(np.prod(ct.spacing)), strict=True))

@@ -91,16 +91,12 @@ def resample_window(image: NDArray[np.float32], camera: Camera, window: Camera) 
     return ndimage.map_coordinates(smooth, vu, order=1, mode="nearest").astype(np.float32)
 
 
-def cut_views(
-    xrays: Mapping[str, Xray], level: str, centre: ArrayLike, size_mm: float, pixels: int
-) -> VertebraViews:
+def cut_views(xrays: Mapping[str, Xray], level: str, centre: ArrayLike, size_mm: float, pixels: int) -> VertebraViews:
     """Cut the windows of one vertebra (B = 1) out of a shot's X-rays; views in the order of ``xrays``."""
     cameras = {name: x.camera for name, x in xrays.items()}
     crop = world_from_crop(cameras, centre)
     windows = [window_camera(c, centre, size_mm, pixels) for c in cameras.values()]
-    images = [
-        resample_window(x.line_integrals, x.camera, w) for x, w in zip(xrays.values(), windows, strict=True)
-    ]
+    images = [resample_window(x.line_integrals, x.camera, w) for x, w in zip(xrays.values(), windows, strict=True)]
     return VertebraViews(
         torch.from_numpy(np.stack(images))[None],
         torch.from_numpy(np.stack([w.K for w in windows]))[None],

@@ -1,1 +1,17 @@
-"""TODO."""
+"""Training and test data from CTs: a spine that bends, a C-arm that turns, counts as a detector sees them."""
+
+from radgs.simulation.carm import CArm
+from radgs.simulation.demo import fetch_demo_ct, make_demo_shots
+from radgs.simulation.pairs import SimulatedPairs, simulate_pairs
+from radgs.simulation.spine import ArticulatedSpine, SpinePose, sample_spine_pose
+
+__all__ = [
+    "ArticulatedSpine",
+    "CArm",
+    "SimulatedPairs",
+    "SpinePose",
+    "fetch_demo_ct",
+    "make_demo_shots",
+    "sample_spine_pose",
+    "simulate_pairs",
+]

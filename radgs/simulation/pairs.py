@@ -1,0 +1,169 @@
+"""Training pairs: windows of simulated X-rays around a vertebra, and where the vertebra truly is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from radgs.anatomy import LEVELS, neighbours, read_labelled_ct, split_tissue, world_from_crop
+from radgs.anatomy.views import window_camera
+from radgs.config import Config, PhysicsSettings, SimulationSettings
+from radgs.errors import ImageError
+from radgs.geometry import Camera, RigidTransform, triangulate
+from radgs.images import Volume, atomic_path
+from radgs.projection import XrayPhysics
+from radgs.simulation.carm import CArm
+from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, project_part, sample_spine_pose
+
+_FIELDS = ("images", "targets", "K", "camera_from_crop", "crop_from_vertebra", "level")
+_OVERSAMPLING = 2  # rays per window pixel and axis for bone: the real windows are averages over pixels
+
+
+class SimulatedPairs(Dataset[dict[str, Tensor]]):
+    """The pairs of one HDF5 file, held in memory; see ``docs/architecture.md`` for the fields.
+
+    Raises:
+        ImageError: the file is missing or is not such a file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            with h5py.File(path, "r") as file:
+                self.fields = {name: torch.from_numpy(file[name][...]) for name in _FIELDS}
+                self.attributes = dict(file.attrs)
+        except (OSError, KeyError) as error:
+            raise ImageError(f"{path}: not a file of simulated pairs ({error})") from None
+
+    def __len__(self) -> int:
+        return len(self.fields["level"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: values[index] for name, values in self.fields.items()}
+
+
+def _coarse(volume: Volume, factor: int) -> Volume:
+    """Means over ``factor x factor`` voxels in plane: anti-aliased for rays that lie millimetres apart."""
+    d, h, w = volume.array.shape
+    h2, w2 = h // factor, w // factor
+    array = volume.array[:, : h2 * factor, : w2 * factor].reshape(d, h2, factor, w2, factor).mean(axis=(2, 4))
+    step = np.diag([factor, factor, 1.0, 1.0])
+    step[:2, 3] = (factor - 1) / 2
+    return Volume(np.ascontiguousarray(array), volume.lps_from_index @ step)
+
+
+def _random_physics(rng: np.random.Generator, base: PhysicsSettings, pixel_ratio: float) -> PhysicsSettings:
+    """The configured physics with photons, scatter and beam quality varied, at the windows' pixel size."""
+    shift = rng.uniform(-6, 6)
+    return base.model_copy(
+        update={
+            "photons": base.photons * float(np.exp(rng.uniform(-1.2, 0.5))),
+            "scatter_fraction": base.scatter_fraction * float(rng.uniform(0.2, 2.0)),
+            "spectrum_kev": [float(np.clip(kev + shift, 25, 140)) for kev in base.spectrum_kev],
+            "scatter_blur_px": max(base.scatter_blur_px / pixel_ratio, 1.0),
+            "detector_blur_px": base.detector_blur_px / pixel_ratio,
+        }
+    )
+
+
+def _finer(camera: Camera, factor: int) -> Camera:
+    first = -(factor - 1) / (2 * factor)
+    return camera.window(first, first, camera.width * factor, camera.height * factor, 1 / factor)
+
+
+class PairMaker:
+    """Draws pairs of one patient."""
+
+    def __init__(self, ct: Volume, labels: Volume, levels: Sequence[str], config: Config) -> None:
+        self.config, self.levels = config, list(levels)
+        self.spine = ArticulatedSpine(split_tissue(ct, labels))
+        self.centres = self.spine.centres
+        factor = max(int(2.1 / float(ct.spacing[:2].max())), 1)
+        self.soft = _coarse(self.spine.tissue.soft, factor)
+        self.mask_points = {level: self.spine.tissue.points(level)[::29] for level in levels}
+
+    def scene(self, rng: np.random.Generator) -> list[dict[str, NDArray[np.generic]]]:
+        """One spine under one C-arm: a pair for each level."""
+        settings: SimulationSettings = self.config.simulation
+        pose = sample_spine_pose(rng, self.centres, self.levels, settings.motion)
+        cameras = CArm(settings.carm).sample(rng)
+        return [self._pair(rng, level, pose, cameras) for level in self.levels]
+
+    def _located(
+        self, rng: np.random.Generator, level: str, world_from_ct: RigidTransform, cameras: dict[str, Camera]
+    ) -> NDArray[np.float64]:
+        """Where a detector would put the level: jittered boxes, triangulated, world mm."""
+        points, middles = world_from_ct.apply(self.mask_points[level]), []
+        for camera in cameras.values():
+            uv = camera.project(points)
+            depth = float(camera.camera_from_world.apply(points.mean(axis=0))[2])
+            jitter = self.config.simulation.centre_jitter_mm * float(camera.K[0, 0]) / depth
+            box = jittered_box(rng, np.concatenate([uv.min(axis=0), uv.max(axis=0)]), jitter)
+            middles.append((box[:2] + box[2:]) / 2)
+        return triangulate(list(cameras.values()), middles).point
+
+    def _pair(
+        self, rng: np.random.Generator, level: str, pose: SpinePose, cameras: dict[str, Camera]
+    ) -> dict[str, NDArray[np.generic]]:
+        world_from_ct, size = pose.levels[level], self.config.crop.size_mm
+        located = self._located(rng, level, world_from_ct, cameras)
+        crop = world_from_crop(cameras, located)
+        centre = RigidTransform.from_rotation_translation(np.eye(3), self.centres[level])
+        images, targets, intrinsics, poses = [], [], [], []
+        for camera in cameras.values():
+            window = window_camera(camera, located, size, self.config.network.image_px)
+            fine = _finer(window, _OVERSAMPLING)
+            bones = {
+                name: project_part(self.spine.tissue.excess[name], fine, pose.levels[name], 1.5)
+                for name in neighbours(level, 3, set(pose.levels))
+            }
+            n = window.width
+            small = {k: b.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3)) for k, b in bones.items()}
+            soft = project_part(self.soft, window, pose.soft, 2.5)
+            ratio = float(camera.K[0, 0] / window.K[0, 0])
+            physics = XrayPhysics(_random_physics(rng, self.config.simulation.physics, ratio), rng)
+            counts = physics.counts(soft, np.sum(list(small.values()), axis=0))
+            images.append(-np.log(np.maximum(counts, 1) / physics.i0))
+            targets.append(small[level])
+            intrinsics.append(window.K)
+            poses.append((camera.camera_from_world @ crop).matrix)
+        return {
+            "images": np.stack(images).astype(np.float32),
+            "targets": np.stack(targets).astype(np.float32),
+            "K": np.stack(intrinsics),
+            "camera_from_crop": np.stack(poses),
+            "crop_from_vertebra": (crop.inverse() @ world_from_ct @ centre).matrix,
+            "level": np.int64(LEVELS[level]),
+        }
+
+
+def simulate_pairs(
+    ct: str | Path, vertebrae: str | Path, levels: Sequence[str], target: str | Path, config: Config, patient: str
+) -> None:
+    """Simulate the configured number of pairs of one patient and write them to HDF5.
+
+    The seed differs from the demo shots', so that no shot is a training pair.
+    """
+    maker = PairMaker(*read_labelled_ct(ct, vertebrae), levels, config)
+    pairs: list[dict[str, NDArray[np.generic]]] = []
+    scene = 0
+    while len(pairs) < config.simulation.pairs:
+        pairs += maker.scene(np.random.default_rng([config.seed, scene]))
+        scene += 1
+        if scene % 50 == 0:
+            print(f"{len(pairs)} of {config.simulation.pairs} pairs", flush=True)  # noqa: T201
+    pairs = pairs[: config.simulation.pairs]
+    with atomic_path(target) as part, h5py.File(part, "w") as file:
+        for name in _FIELDS:
+            values = np.stack([pair[name] for pair in pairs])
+            chunks = (1, *values.shape[1:]) if values.ndim > 1 else None
+            options = {"compression": "lzf"} if values.ndim > 3 else {}
+            file.create_dataset(name, data=values, chunks=chunks, **options)
+        file.attrs.update(patient=patient, seed=config.seed, settings=json.dumps(config.simulation.model_dump()))
