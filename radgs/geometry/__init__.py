@@ -1,8 +1,8 @@
 """Where things are: rigid transforms, cameras, rays, triangulation."""
 
 from radgs.geometry.camera import Camera, rays
-from radgs.geometry.triangulation import Triangulation, patient_axes, triangulate
 from radgs.geometry.transform import RigidTransform, rigid_motion
+from radgs.geometry.triangulation import Triangulation, patient_axes, triangulate
 
 __all__ = [
     "Camera",

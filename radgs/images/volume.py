@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from radgs.errors import ImageError
-from radgs.images.files import atomic_path
+from radgs.images.files import atomic_path, check_complete_nifti
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Volume:
             raise ImageError(f"a volume has three axes and a 4x4 affine, got {self.array.shape}")
 
     @classmethod
-    def axis_parallel(cls, array: NDArray[np.generic], spacing_mm: float | Sequence[float], origin: ArrayLike) -> Volume:
+    def axis_parallel(
+        cls, array: NDArray[np.generic], spacing_mm: float | Sequence[float], origin: ArrayLike
+    ) -> Volume:
         """A volume whose axes are those of LPS; ``origin`` is the centre of voxel (0, 0, 0), mm."""
         affine = np.diag([*np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), 3), 1.0])
         affine[:3, 3] = origin
@@ -41,7 +43,7 @@ class Volume:
     @property
     def spacing(self) -> NDArray[np.float64]:
         """Voxel size along the index axes x, y, z, mm."""
-        return np.linalg.norm(self.lps_from_index[:3, :3], axis=0)
+        return np.sqrt((self.lps_from_index[:3, :3] ** 2).sum(axis=0))
 
     @property
     def index_from_lps(self) -> NDArray[np.float64]:
@@ -98,6 +100,7 @@ def read_volume(path: str | Path) -> Volume:
     path = Path(path)
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
+    check_complete_nifti(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

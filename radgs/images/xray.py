@@ -14,10 +14,12 @@ from PIL import Image
 
 from radgs.errors import GeometryError, ImageError, RadgsError
 from radgs.geometry import Camera, RigidTransform
-from radgs.images.files import atomic_path, read_json, write_json
+from radgs.images.files import atomic_path, check_complete_nifti, read_json, write_json
 
 # Fewer counts than this are noise of the electronics rather than transmission.
 _MINIMUM_COUNT = 1.0
+# Pillow's grey modes; a palette image ("P") also has one channel, but of colour numbers.
+_GREY_MODES = {"L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ def read_counts(path: str | Path) -> NDArray[np.float32]:
         raise ImageError(f"{path}: no such file")
     try:
         with Image.open(path) as image:
+            mode, frames = image.mode, getattr(image, "n_frames", 1)
             counts = np.asarray(image).astype(np.float32)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read, is it complete? ({error})") from None
-    if counts.ndim != 2:
-        raise ImageError(f"{path}: one channel of counts is needed, got shape {counts.shape}")
+    if mode not in _GREY_MODES or frames != 1 or counts.ndim != 2:
+        raise ImageError(f"{path}: one grey image of counts is needed, got {frames} of mode {mode}")
     if not np.isfinite(counts).all():
         raise ImageError(f"{path}: holds NaN or infinite values; replace them before use")
     if counts.min() < 0 or counts.max() - counts.min() < 2:
@@ -64,9 +67,7 @@ def read_counts(path: str | Path) -> NDArray[np.float32]:
     return counts
 
 
-def to_line_integrals(
-    counts: NDArray[np.float32], i0: float | None = None
-) -> tuple[NDArray[np.float32], float, str]:
+def to_line_integrals(counts: NDArray[np.float32], i0: float | None = None) -> tuple[NDArray[np.float32], float, str]:
     """``p = -ln(I / I0)``; without ``i0`` the 99.9th percentile of the counts is taken for unattenuated.
 
     Returns:
@@ -91,7 +92,7 @@ def camera_from_spec(spec: Mapping[str, Any], where: str, size: tuple[int, int])
     missing = [key for key in ("K", "camera_from_world") if key not in spec]
     if missing:
         raise GeometryError(f"{where}: lacks {' and '.join(missing)}")
-    if "size" in spec and tuple(spec["size"]) != size:
+    if "size" in spec and spec["size"] != list(size):
         raise GeometryError(f"{where}: size {spec['size']} is not that of the image, {list(size)} (width, height)")
     try:
         return Camera(np.array(spec["K"], float), RigidTransform(spec["camera_from_world"]), *size)
@@ -126,7 +127,7 @@ def write_xrays(images: str | Path, cameras: str | Path, xrays: Mapping[str, Xra
         }
     with atomic_path(images) as part:
         sitk.WriteImage(sitk.GetImageFromArray(stack), str(part), useCompression=True, compressionLevel=1)
-    write_json(cameras, {"views": specs})
+        write_json(cameras, {"views": specs})
 
 
 def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:
@@ -136,6 +137,9 @@ def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:
         ImageError: the stack does not fit the cameras.
     """
     specs = read_view_specs(cameras)
+    if not Path(images).is_file():
+        raise ImageError(f"{images}: no such file")
+    check_complete_nifti(images)
     try:
         stack = sitk.GetArrayFromImage(sitk.ReadImage(str(images)))
     except RuntimeError:
