@@ -1,1 +1,6 @@
-"""TODO."""
+"""CT to X-ray: line integrals, and the physics from them to detector counts."""
+
+from radgs.projection.physics import XrayPhysics
+from radgs.projection.project import project
+
+__all__ = ["XrayPhysics", "project"]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Hot loops for the CPU, compiled by Numba and kept on disk between processes."""

@@ -1,0 +1,78 @@
+"""Slow, obvious twins of the kernels in plain PyTorch: any float type, any device, gradients by autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+
+def _directions(directions: Tensor, height: int, width: int) -> Tensor:
+    """Directions of all pixels, ``[V, h, w, 3]``."""
+    kind: dict[str, Any] = {"dtype": directions.dtype, "device": directions.device}
+    v, u = torch.meshgrid(torch.arange(height, **kind), torch.arange(width, **kind), indexing="ij")
+    return torch.einsum("vij,hwj->vhwi", directions, torch.stack([u, v, torch.ones_like(u)], -1))
+
+
+def _entry_and_exit(sources: Tensor, slopes: Tensor, low: float, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Depths where rays ``[V, h, w, 3]`` enter and leave a box; equal where they miss it."""
+    safe = torch.where(slopes.abs() < 1e-12, torch.full_like(slopes, 1e-12), slopes)
+    origin = sources[:, None, None]
+    a, b = (low - origin) / safe, (high - origin) / safe
+    start = torch.minimum(a, b).amax(-1).clamp_min(0)
+    return start, torch.maximum(torch.maximum(a, b).amin(-1), start)
+
+
+def trilinear_reference(
+    volume: Float[Tensor, "D H W"],
+    sources: Float[Tensor, "V 3"],
+    directions: Float[Tensor, "V 3 3"],
+    mm_per_depth: Float[Tensor, "V h w"],
+    step_mm: float,
+) -> Float[Tensor, "V h w"]:
+    """Integral over depth of the interpolated volume; see `radgs.kernels.line_integrals.depth_integrals`."""
+    slopes = _directions(directions, *mm_per_depth.shape[1:])
+    size = torch.tensor(volume.shape[::-1], dtype=sources.dtype, device=sources.device)
+    step = step_mm / mm_per_depth.detach()
+    with torch.no_grad():
+        start, end = _entry_and_exit(sources, slopes, -1.0, size)
+        count = int(((end - start) / step).max().ceil())
+    total = torch.zeros(mm_per_depth.shape, dtype=volume.dtype, device=volume.device)
+    for k in range(count):
+        t = start + (k + 0.5) * step
+        position = sources[:, None, None] + t[..., None] * slopes
+        # Without align_corners the normalisation does not divide by size - 1, which one slice would make zero.
+        scaled = (2 * position + 1) / size - 1
+        sampled = grid_sample(
+            volume[None, None], scaled[None].to(volume.dtype), padding_mode="zeros", align_corners=False
+        )
+        total = total + sampled[0, 0] * (step * (t < end)).to(volume.dtype)
+    return total
+
+
+def siddon_reference(
+    volume: Float[Tensor, "D H W"],
+    sources: Float[Tensor, "V 3"],
+    directions: Float[Tensor, "V 3 3"],
+    size: Sequence[int],
+) -> Float[Tensor, "V h w"]:
+    """Integral over depth of the volume of boxes: all plane crossings of a ray, sorted."""
+    slopes = _directions(directions, *size)
+    shape = torch.tensor(volume.shape[::-1], dtype=sources.dtype, device=sources.device)
+    start, end = _entry_and_exit(sources, slopes, -0.5, shape - 0.5)
+    safe = torch.where(slopes.abs() < 1e-12, torch.full_like(slopes, 1e-12), slopes)
+    crossings = []
+    for axis in range(3):
+        planes = torch.arange(int(shape[axis]) + 1, dtype=sources.dtype, device=sources.device) - 0.5
+        crossings.append((planes - sources[:, None, None, axis, None]) / safe[..., axis, None])
+    t = torch.cat(crossings, -1)
+    t = torch.minimum(torch.maximum(t, start[..., None]), end[..., None]).sort(-1).values
+    middle = (t[..., 1:] + t[..., :-1]) / 2
+    position = sources[:, None, None, None] + middle[..., None] * slopes[..., None, :]
+    voxel = (position.detach() + 0.5).floor().long()
+    x, y, z = (voxel[..., axis].clamp(0, volume.shape[2 - axis] - 1) for axis in range(3))
+    return (volume[z, y, x] * t.diff(dim=-1).to(volume.dtype)).sum(-1)

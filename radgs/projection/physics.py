@@ -1,0 +1,75 @@
+"""From line integrals to the counts of a detector: spectrum, scatter, blur, quantum noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt16
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from radgs.config import PhysicsSettings
+from radgs.errors import ImageError
+from radgs.images.attenuation import CT_KEV, attenuation_of_bone, attenuation_of_water
+
+_MAXIMUM_COUNT = np.iinfo(np.uint16).max
+
+
+class XrayPhysics:
+    """A polyenergetic X-ray with scatter, detector blur and Poisson noise.
+
+    Args:
+        settings: spectrum, photons a pixel, scatter and blur.
+        rng: where the noise comes from; the same state gives the same counts.
+    """
+
+    def __init__(self, settings: PhysicsSettings, rng: np.random.Generator) -> None:
+        weights = np.asarray(settings.spectrum_weights, dtype=np.float64)
+        if len(weights) != len(settings.spectrum_kev) or not len(weights):
+            raise ImageError(
+                f"a spectrum needs one weight an energy, got {len(settings.spectrum_kev)} energies "
+                f"and {len(weights)} weights"
+            )
+        kev = np.asarray(settings.spectrum_kev, dtype=np.float64)
+        water, ct_water = attenuation_of_water(kev), float(attenuation_of_water(CT_KEV))
+        excess = attenuation_of_bone(kev) - water
+        self._settings = settings
+        self._rng = rng
+        self._weights = weights / weights.sum()
+        self._soft = water / ct_water
+        self._bone = excess / (float(attenuation_of_bone(CT_KEV)) - ct_water)
+
+    @property
+    def i0(self) -> float:
+        """Expected counts a pixel without an object and without scatter."""
+        return float(self._settings.photons)
+
+    def counts(
+        self, soft: Float[NDArray[np.float32], "H W"], bone: Float[NDArray[np.float32], "H W"]
+    ) -> UInt16[NDArray[np.uint16], "H W"]:
+        """Simulate the image of one view.
+
+        Args:
+            soft: line integrals of soft tissue at `CT_KEV`, no unit.
+            bone: line integrals of what bone has above soft tissue, at `CT_KEV`, no unit.
+
+        Returns:
+            Counts, cut at 65535.
+
+        Raises:
+            ImageError: the two differ in shape or are not finite images.
+        """
+        soft, bone = np.asarray(soft, dtype=np.float64), np.asarray(bone, dtype=np.float64)
+        if soft.shape != bone.shape or soft.ndim != 2:
+            raise ImageError(f"soft tissue and bone are two images of one size, got {soft.shape} and {bone.shape}")
+        if not (np.isfinite(soft).all() and np.isfinite(bone).all()):
+            raise ImageError("line integrals hold NaN or infinite values")
+        primary = np.zeros_like(soft)
+        for weight, soft_scale, bone_scale in zip(self._weights, self._soft, self._bone, strict=True):
+            primary += self.i0 * weight * np.exp(-(soft_scale * soft + bone_scale * bone))
+        settings = self._settings
+        expected = primary + settings.scatter_fraction * gaussian_filter(
+            primary, settings.scatter_blur_px, mode="nearest"
+        )
+        if settings.detector_blur_px > 0:
+            expected = gaussian_filter(expected, settings.detector_blur_px, mode="nearest")
+        return np.minimum(self._rng.poisson(expected), _MAXIMUM_COUNT).astype(np.uint16)
