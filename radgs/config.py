@@ -144,8 +144,16 @@ class StageSettings(Section):
 class RefinementSettings(Section):
     """Refinement on the X-rays."""
 
-    pixel_mm: PositiveFloat = 1.5
-    neighbours: int = Field(2, ge=0)
+    pixel_mm: PositiveFloat = Field(0.9, description="binned pixel size at the depth of the spine")
+    neighbours: int = Field(1, ge=0, description="levels drawn beyond those that are registered")
+    step_mm: PositiveFloat = 1.2
+    one_body_stages: list[tuple[PositiveFloat, PositiveInt]] = Field(
+        [(3.0, 40), (1.5, 30)], description="blur in binned pixels, optimiser steps"
+    )
+    articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = [(1.5, 40), (0.8, 50)]
+    prior_weight: float = Field(0.02, ge=0)
+    prior_deg: PositiveFloat = 4.0
+    prior_mm: PositiveFloat = 2.5
 
 
 class JudgementSettings(Section):
@@ -153,6 +161,9 @@ class JudgementSettings(Section):
 
     accept_probability: float = Field(0.97, gt=0, lt=1)
     reject_probability: float = Field(0.3, gt=0, lt=1)
+    max_disagreement_mm: PositiveFloat = Field(1.5, description="between results of independent starts")
+    min_similarity: float = Field(0.4, ge=-1, le=1, description="gradient correlation of the least agreeing view")
+    min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra inside each image")
 
 
 class EvaluationSettings(Section):

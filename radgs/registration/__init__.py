@@ -1,1 +1,21 @@
-"""TODO."""
+"""From a patient's X-rays to the pose of each vertebra, and how far to trust it."""
+
+from radgs.registration.initialize import Estimate, consensus, estimate
+from radgs.registration.judge import Evidence, Verdict, judge
+from radgs.registration.refine import Refined, refine
+from radgs.registration.register import register_shot
+from radgs.registration.scene import Scene, View
+
+__all__ = [
+    "Estimate",
+    "Evidence",
+    "Refined",
+    "Scene",
+    "Verdict",
+    "View",
+    "consensus",
+    "estimate",
+    "judge",
+    "refine",
+    "register_shot",
+]

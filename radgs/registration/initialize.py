@@ -1,0 +1,142 @@
+"""The networks' pose of each located vertebra, and the one rigid pose that agrees with most of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from radgs.anatomy import VertebraCrop, VertebraViews, cut_views, world_from_crop
+from radgs.config import Config
+from radgs.gaussians import Grid, RadiativeGaussians, voxelize
+from radgs.geometry import RigidTransform
+from radgs.images import Xray
+from radgs.models import RecM, RegM, grid_anchors
+
+_ROUNDS = 10
+_TYPICAL_ERROR_MM = 4.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the networks say of one vertebra.
+
+    Attributes:
+        detected: world_from_ct before any network: the CT, unturned, at the located centre.
+        regm: world_from_ct after RecM and RegM.
+        world_from_crop: the frame of the volumes and Gaussians below.
+        reconstructions: by kind (``xray_only``, ``ct_assisted``), ``[D, H, W]`` 1/mm on ``grid``.
+        gaussians: the reconstruction that RegM used, crop frame.
+        grid: of the reconstructions, crop frame.
+    """
+
+    detected: RigidTransform
+    regm: RigidTransform
+    world_from_crop: RigidTransform
+    reconstructions: dict[str, Float[Tensor, "D H W"]]
+    gaussians: RadiativeGaussians
+    grid: Grid
+
+
+def _stack(anchors: list[RadiativeGaussians]) -> RadiativeGaussians:
+    return RadiativeGaussians(
+        torch.stack([a.means for a in anchors]),
+        torch.stack([a.scales for a in anchors]),
+        torch.stack([a.quaternions for a in anchors]),
+        torch.stack([a.densities for a in anchors]),
+    )
+
+
+@torch.no_grad()
+def estimate(
+    xrays: Mapping[str, Xray],
+    centres: Mapping[str, NDArray[np.float64]],
+    crops: Mapping[str, VertebraCrop],
+    anchors: Mapping[str, RadiativeGaussians],
+    recm: RecM,
+    regm: RegM,
+    config: Config,
+) -> dict[str, Estimate]:
+    """Reconstruct each located vertebra from the X-rays, then register its CT to the reconstruction.
+
+    Args:
+        xrays: the shot's views.
+        centres: by level, located centre, ``[3]`` world, mm.
+        crops: by level, of the CT.
+        anchors: by level, Gaussians fitted to the CT (vertebra frame); used by the CT-assisted reconstruction only.
+        recm: X-rays to Gaussians.
+        regm: CT and reconstruction to pose.
+        config: crop size, network sizes, and which reconstruction RegM gets.
+    """
+    levels, size, network = list(centres), config.crop.size_mm, config.network
+    parts = [cut_views(xrays, level, centres[level], size, network.image_px) for level in levels]
+    views = VertebraViews.cat(parts)
+    grid = Grid.centred(size, network.volume_voxels)
+    blank = grid_anchors(network)
+    sources = {
+        "xray_only": _stack([blank for _ in levels]),
+        "ct_assisted": _stack([anchors[level] for level in levels]),
+    }
+    made = {kind: recm(views, source) for kind, source in sources.items()}
+    volumes = {kind: voxelize(one.factual, grid) for kind, one in made.items()}
+    used = {"grid": "xray_only", "patient": "ct_assisted"}[network.anchors]
+    ct = torch.stack([_shrink(crops[level], network.volume_voxels) for level in levels])
+    motion = regm(ct, volumes[used], made[used].crop_from_vertebra)
+    cameras = {name: x.camera for name, x in xrays.items()}
+    out = {}
+    for i, level in enumerate(levels):
+        crop, vertebra_from_ct = world_from_crop(cameras, centres[level]), crops[level].vertebra_from_ct
+        out[level] = Estimate(
+            detected=crop @ vertebra_from_ct,
+            regm=crop @ RigidTransform.nearest(motion[i].double().numpy()) @ vertebra_from_ct,
+            world_from_crop=crop,
+            reconstructions={kind: volume[i] for kind, volume in volumes.items()},
+            gaussians=made[used].factual[i],
+            grid=grid,
+        )
+    return out
+
+
+def _shrink(crop: VertebraCrop, voxels: int) -> Float[Tensor, "D H W"]:
+    return torch.nn.functional.adaptive_avg_pool3d(torch.from_numpy(crop.excess.array)[None], voxels)[0]
+
+
+def _procrustes(
+    source: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> RigidTransform:
+    """The rigid transform that takes weighted source points nearest to target points (Kabsch)."""
+    w = weight[:, None] / weight.sum()
+    a, b = (w * source).sum(axis=0), (w * target).sum(axis=0)
+    u, _, vt = np.linalg.svd((w * (target - b)).T @ (source - a))
+    rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    return RigidTransform.from_rotation_translation(rotation, b - rotation @ a)
+
+
+def consensus(
+    poses: Mapping[str, RigidTransform], points: Mapping[str, NDArray[np.float64]]
+) -> tuple[RigidTransform, dict[str, float]]:
+    """The one rigid pose nearest to the poses of several levels, levels that disagree counting less.
+
+    Args:
+        poses: world_from_ct by level.
+        points: by level, points of the vertebra, ``[n, 3]`` ct, mm.
+
+    Returns:
+        the pose, and by level the root mean square distance (mm) of its own pose from it.
+    """
+    levels = list(poses)
+    source = np.concatenate([points[level] for level in levels])
+    target = np.concatenate([poses[level].apply(points[level]) for level in levels])
+    owner = np.repeat(np.arange(len(levels)), [len(points[level]) for level in levels])
+    weight = np.ones(len(source))
+    for _ in range(_ROUNDS):
+        pose = _procrustes(source, target, weight)
+        square = ((pose.apply(source) - target) ** 2).sum(axis=1)
+        distance = np.sqrt(np.bincount(owner, square) / np.bincount(owner))
+        weight = (1 / (1 + (distance / _TYPICAL_ERROR_MM) ** 2))[owner]
+    return pose, dict(zip(levels, distance.tolist(), strict=True))

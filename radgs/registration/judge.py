@@ -1,0 +1,103 @@
+"""How far to trust a pose: evidence, the probability that mTRE < 2 mm, and a verdict with reasons.
+
+The weights of the logistic model were fitted by ``benchmarks/calibrate_verdict.py`` on simulated shots that are neither
+training pairs nor the demo's shots; they ship in ``resources/verdict.json``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from radgs.config import JudgementSettings
+from radgs.errors import ConfigError
+from radgs.images import read_json
+
+MODEL = Path(__file__).parents[2] / "resources" / "verdict.json"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a result without knowing the truth.
+
+    Attributes:
+        similarity: mean over views of the gradient correlation, -1 to 1.
+        worst_similarity: of the view that agrees least.
+        disagreement_mm: mean distance of the vertebra's points between the results of independent starts.
+        moved_mm: mean distance between the networks' pose and the refined one.
+        residual_mm: epipolar residual of the detection.
+        visible: least fraction of the vertebra's points inside an image.
+    """
+
+    similarity: float
+    worst_similarity: float
+    disagreement_mm: float
+    moved_mm: float
+    residual_mm: float
+    visible: float
+
+    def features(self) -> dict[str, float]:
+        """The numbers that the probability is computed from."""
+        return {
+            "similarity": self.similarity,
+            "worst_similarity": self.worst_similarity,
+            "log_disagreement": math.log(self.disagreement_mm + 0.05),
+            "log_moved": math.log(self.moved_mm + 1.0),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``accepted``, ``review`` or ``rejected``, with the probability that mTRE < 2 mm and why."""
+
+    verdict: Literal["accepted", "review", "rejected"]
+    probability: float
+    reasons: list[str]
+    evidence: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written to ``verdict.json``."""
+        return asdict(self)
+
+    @classmethod
+    def not_registered(cls, reason: str) -> Verdict:
+        """A level that has no pose."""
+        return cls("rejected", 0.0, [reason], {})
+
+
+def probability(evidence: Evidence, model: dict[str, Any]) -> float:
+    """Probability that mTRE < 2 mm, from a logistic model ``{"bias", "weights", "mean", "scale"}``."""
+    logit = float(model["bias"])
+    for name, value in evidence.features().items():
+        logit += model["weights"][name] * (value - model["mean"][name]) / model["scale"][name]
+    return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))
+
+
+def judge(evidence: Evidence, settings: JudgementSettings, model_path: Path = MODEL) -> Verdict:
+    """Turn evidence into a verdict.
+
+    A result is never accepted when a gate is closed, whatever its probability: starts that disagree, a view that does
+    not fit, or a vertebra that is largely outside an image.
+
+    Raises:
+        ConfigError: the model file is missing.
+    """
+    if not model_path.is_file():
+        raise ConfigError(f"{model_path}: the verdict's model is missing; run benchmarks/calibrate_verdict.py")
+    p = probability(evidence, read_json(model_path))
+    gates = []
+    if evidence.disagreement_mm > settings.max_disagreement_mm:
+        gates.append(f"independent starts end {evidence.disagreement_mm:.1f} mm apart")
+    if evidence.worst_similarity < settings.min_similarity:
+        gates.append(f"the least agreeing view has a gradient correlation of {evidence.worst_similarity:.2f} only")
+    if evidence.visible < settings.min_visible:
+        gates.append(f"only {100 * evidence.visible:.0f} % of the vertebra is inside one of the images")
+    chance = f"probability of an error below 2 mm: {p:.2f}"
+    verdict: Literal["accepted", "review", "rejected"] = "review"
+    if p < settings.reject_probability:
+        verdict = "rejected"
+    elif p >= settings.accept_probability and not gates:
+        verdict = "accepted"
+    return Verdict(verdict, p, [chance, *gates], asdict(evidence))
