@@ -4,7 +4,15 @@ from radgs.images.attenuation import attenuation_of_bone, attenuation_of_water, 
 from radgs.images.files import atomic_path, read_json, read_transforms, write_json, write_transforms
 from radgs.images.prepare import prepare_ct, prepare_xrays
 from radgs.images.volume import Volume, read_volume, resample_like, write_volume
-from radgs.images.xray import Xray, read_counts, read_view_specs, read_xrays, to_line_integrals, write_xrays
+from radgs.images.xray import (
+    Xray,
+    read_cameras,
+    read_counts,
+    read_view_specs,
+    read_xrays,
+    to_line_integrals,
+    write_xrays,
+)
 
 __all__ = [
     "Volume",
@@ -15,6 +23,7 @@ __all__ = [
     "hu_to_mu",
     "prepare_ct",
     "prepare_xrays",
+    "read_cameras",
     "read_counts",
     "read_json",
     "read_transforms",

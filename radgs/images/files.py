@@ -50,7 +50,8 @@ def check_complete_nifti(path: str | Path) -> None:
     if not name.endswith((".nii", ".nii.gz")):
         return
     try:
-        data: Any = nib.load(path).dataobj
+        image: Any = nib.load(path)
+        data = image.dataobj
         needed = data.offset + int(np.prod(data.shape)) * data.dtype.itemsize
         have = 0
         with gzip.open(path) if name.endswith(".gz") else Path(path).open("rb") as stream:

@@ -43,12 +43,12 @@ class Volume:
     @property
     def spacing(self) -> NDArray[np.float64]:
         """Voxel size along the index axes x, y, z, mm."""
-        return np.sqrt((self.lps_from_index[:3, :3] ** 2).sum(axis=0))
+        return np.asarray(np.linalg.norm(self.lps_from_index[:3, :3], axis=0), dtype=np.float64)
 
     @property
     def index_from_lps(self) -> NDArray[np.float64]:
         """``[4, 4]``: LPS mm to index (x, y, z)."""
-        return np.linalg.inv(self.lps_from_index)
+        return np.asarray(np.linalg.inv(self.lps_from_index), dtype=np.float64)
 
     @property
     def corners(self) -> NDArray[np.float64]:

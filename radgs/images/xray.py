@@ -109,6 +109,22 @@ def read_view_specs(path: str | Path) -> dict[str, dict[str, Any]]:
     return views
 
 
+def read_cameras(path: str | Path) -> dict[str, Camera]:
+    """The cameras of a ``cameras.json`` whose views all state their ``size`` (``prepare_xrays`` sees to that).
+
+    Raises:
+        RadgsError: not such a file.
+        GeometryError: a view lacks a number, or it is impossible.
+    """
+    cameras = {}
+    for name, spec in read_view_specs(path).items():
+        where, size = f"{path}: view {name}", spec.get("size")
+        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
+            raise GeometryError(f"{where}: size must be [width, height] in pixels, got {size!r}")
+        cameras[name] = camera_from_spec(spec, where, (size[0], size[1]))
+    return cameras
+
+
 def write_xrays(images: str | Path, cameras: str | Path, xrays: Mapping[str, Xray]) -> None:
     """Write the views as ``[V, H, W]`` NIfTI (padded with NaN to a common size) and their cameras as JSON."""
     height = max(x.camera.height for x in xrays.values())
@@ -136,7 +152,7 @@ def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:
     Raises:
         ImageError: the stack does not fit the cameras.
     """
-    specs = read_view_specs(cameras)
+    views = read_cameras(cameras)
     if not Path(images).is_file():
         raise ImageError(f"{images}: no such file")
     check_complete_nifti(images)
@@ -144,13 +160,21 @@ def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:
         stack = sitk.GetArrayFromImage(sitk.ReadImage(str(images)))
     except RuntimeError:
         raise ImageError(f"{images}: cannot be read") from None
-    if stack.ndim != 3 or len(stack) != len(specs):
-        raise ImageError(f"{images}: {stack.shape} does not hold the {len(specs)} views of {cameras}")
+    if stack.ndim != 3 or len(stack) != len(views):
+        raise ImageError(f"{images}: {stack.shape} does not hold the {len(views)} views of {cameras}")
+    specs = read_view_specs(cameras)
     xrays = {}
-    for image, (name, spec) in zip(stack, specs.items(), strict=True):
-        width, height = spec["size"]
-        camera = camera_from_spec(spec, f"{cameras}: view {name}", (width, height))
+    for image, (name, camera) in zip(stack, views.items(), strict=True):
+        if image.shape[0] < camera.height or image.shape[1] < camera.width:
+            raise ImageError(f"{images}: {stack.shape} is smaller than view {name} of {cameras}")
+        measured = image[: camera.height, : camera.width].copy()
+        about = specs[name]
         xrays[name] = Xray(
-            name, image[:height, :width].copy(), camera, spec["source_file"], spec["i0"], spec["i0_origin"]
+            name,
+            measured,
+            camera,
+            about.get("source_file", ""),
+            about.get("i0", 1.0),
+            about.get("i0_origin", "given"),
         )
     return xrays
