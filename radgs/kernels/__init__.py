@@ -2,5 +2,13 @@
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.line_integrals import Method, depth_integrals
+from radgs.kernels.splatting import rasterize_coefficients, voxelize_coefficients
 
-__all__ = ["Backend", "Method", "depth_integrals", "resolve_backend"]
+__all__ = [
+    "Backend",
+    "Method",
+    "depth_integrals",
+    "rasterize_coefficients",
+    "resolve_backend",
+    "voxelize_coefficients",
+]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -76,3 +76,42 @@ def siddon_reference(
     voxel = (position.detach() + 0.5).floor().long()
     x, y, z = (voxel[..., axis].clamp(0, volume.shape[2 - axis] - 1) for axis in range(3))
     return (volume[z, y, x] * t.diff(dim=-1).to(volume.dtype)).sum(-1)
+
+
+# Gaussians that the dense sums below hold at a time.
+_CHUNK = 64
+
+
+def rasterize_reference(
+    coefficients: Float[Tensor, "I N 11"], visible: Bool[Tensor, "I N"], size: Sequence[int], cutoff: float
+) -> Float[Tensor, "I h w"]:
+    """Every Gaussian at every pixel, without footprints; see `radgs.kernels.numba.rasterize`."""
+    kind: dict[str, Any] = {"dtype": coefficients.dtype, "device": coefficients.device}
+    v, u = torch.meshgrid(torch.arange(size[0], **kind), torch.arange(size[1], **kind), indexing="ij")
+    images = torch.zeros(len(coefficients), *size, **kind)
+    for first in range(0, coefficients.shape[1], _CHUNK):
+        part = coefficients[:, first : first + _CHUNK, :, None, None].unbind(2)
+        u0, v0, a, gxx, gxy, gyy, gx, gy, qxx, qxy, qyy = part
+        dx, dy = u - u0, v - v0
+        n = gxx * dx * dx + 2 * gxy * dx * dy + gyy * dy * dy
+        q = 1 + 2 * (gx * dx + gy * dy) + qxx * dx * dx + 2 * qxy * dx * dy + qyy * dy * dy
+        drawn = visible[:, first : first + _CHUNK, None, None] & (n <= cutoff**2 * q)
+        images = images + torch.where(drawn, a * q.rsqrt() * torch.exp(-n / (2 * q)), 0).sum(1)
+    return images
+
+
+def voxelize_reference(
+    coefficients: Float[Tensor, "B N 10"], shape: Sequence[int], cutoff: float
+) -> Float[Tensor, "B d h w"]:
+    """Every Gaussian at every voxel; see `radgs.kernels.numba.voxelize`."""
+    kind: dict[str, Any] = {"dtype": coefficients.dtype, "device": coefficients.device}
+    z, y, x = torch.meshgrid(*(torch.arange(n, **kind) for n in shape), indexing="ij")
+    volumes = torch.zeros(len(coefficients), *shape, **kind)
+    for first in range(0, coefficients.shape[1], _CHUNK):
+        part = coefficients[:, first : first + _CHUNK, :, None, None, None].unbind(2)
+        px, py, pz, density, sxx, sxy, sxz, syy, syz, szz = part
+        dx, dy, dz = x - px, y - py, z - pz
+        square = sxx * dx * dx + syy * dy * dy + szz * dz * dz
+        square = square + 2 * (sxy * dx * dy + sxz * dx * dz + syz * dy * dz)
+        volumes = volumes + torch.where(square <= cutoff**2, density * torch.exp(-square / 2), 0).sum(1)
+    return volumes

@@ -92,7 +92,6 @@ def trilinear_forward(volume, sources, directions, mm_per_depth, step_mm, image,
     shape = volume.shape
     values = volume.reshape(-1)
     row, plane = np.uintp(shape[2]), np.uintp(shape[2] * shape[1])
-    zero = (0.0, 0.0, 0.0)
     inner = (shape[2] - 1.0, shape[1] - 1.0, shape[0] - 1.0)
     below = _F(1.0 - 1.2e-7)
     limit = (_F(inner[0]) * below, _F(inner[1]) * below, _F(inner[2]) * below)

@@ -1,0 +1,146 @@
+"""Radiative Gaussians to images, from 11 coefficients for each Gaussian and image.
+
+Coefficients: centre u, v; amplitude a; Gxx, Gxy, Gyy; gx, gy; Qxx, Qxy, Qyy, all in pixels. At offset d from the
+centre, with n = d'Gd and q = 1 + 2 g.d + d'Qd, a Gaussian adds a q^(-1/2) exp(-n / 2q) wherever n <= cutoff^2 q: an
+ellipse, whose rows are found in closed form. Each pixel and each coefficient is summed by one worker in one order.
+"""
+
+import math
+
+import numpy as np
+from numba import float32, int32, njit, prange
+
+from radgs.kernels.numba.exponential import exp_half
+from radgs.kernels.numba.options import INNER, PARALLEL
+
+_F = np.float32
+_CHUNK = 32
+
+
+@njit(**INNER)
+def _rows(c, tau2, height):
+    """First and last row of the footprint, kept inside the image; empty: last < first."""
+    mx, mc, my = c[3] - tau2 * c[8], c[4] - tau2 * c[9], c[5] - tau2 * c[10]
+    determinant = mx * my - mc * mc
+    if not (mx > _F(0) and determinant > _F(0)):
+        return int32(0), int32(-1)
+    x = tau2 * (my * c[6] - mc * c[7]) / determinant
+    y = tau2 * (mx * c[7] - mc * c[6]) / determinant
+    half = math.sqrt(max(tau2 * (_F(1) + c[6] * x + c[7] * y) * mx / determinant, _F(0)))
+    first = min(max(c[1] + y - half, _F(0)), _F(height))
+    last = max(min(c[1] + y + half, _F(height - 1)), _F(-1))
+    return int32(math.ceil(first)), int32(math.floor(last))
+
+
+@njit(**INNER)
+def _span(c, dy, tau2, width):
+    """First and last column of the footprint in the row at offset ``dy``; empty: last < first."""
+    mx = c[3] - tau2 * c[8]
+    b = (c[4] - tau2 * c[9]) * dy - tau2 * c[6]
+    discriminant = b * b - mx * ((c[5] - tau2 * c[10]) * dy * dy - _F(2) * tau2 * c[7] * dy - tau2)
+    if not discriminant >= _F(0):
+        return int32(0), int32(-1)
+    root, inverse = math.sqrt(discriminant), _F(1) / mx
+    first = min(max(c[0] + (-b - root) * inverse, _F(0)), _F(width))
+    last = max(min(c[0] + (-b + root) * inverse, _F(width - 1)), _F(-1))
+    return int32(math.ceil(first)), int32(math.floor(last))
+
+
+@njit(**INNER)
+def _draw(row, dx0, a, gxx, n1, n0, qxx, q1, q0):
+    for i in range(row.shape[0]):
+        dx = dx0 + float32(int32(i))
+        r2 = _F(1) / ((qxx * dx + q1) * dx + q0)
+        row[i] += a * math.sqrt(r2) * exp_half(((gxx * dx + n1) * dx + n0) * r2)
+
+
+@njit(**INNER)
+def _collect(row, dx0, gxx, n1, n0, qxx, q1, q0):
+    """Over a row: sum of E / a; sums of A', A' dx, A' dx^2; of B, B dx, B dx^2 (without a)."""
+    e = a0 = a1 = a2 = b0 = b1 = b2 = _F(0)
+    for i in range(row.shape[0]):
+        dx = dx0 + float32(int32(i))
+        r2 = _F(1) / ((qxx * dx + q1) * dx + q0)
+        n = ((gxx * dx + n1) * dx + n0) * r2
+        value = row[i] * math.sqrt(r2) * exp_half(n)
+        e += value
+        a = _F(-0.5) * r2 * value
+        b = a * (_F(1) - n)
+        ax, bx = a * dx, b * dx
+        a0, a1, a2 = a0 + a, a1 + ax, a2 + ax * dx
+        b0, b1, b2 = b0 + b, b1 + bx, b2 + bx * dx
+    return e, a0, a1, a2, b0, b1, b2
+
+
+@njit(**PARALLEL)
+def rasterize_forward(coefficients, visible, cutoff, images, bands):
+    """Add to ``images [I, H, W]``; a worker owns one of ``bands`` bands of rows of an image."""
+    count, gaussians, _ = coefficients.shape
+    height, width = images.shape[1], images.shape[2]
+    tau2 = _F(cutoff * cutoff)
+    for job in prange(count * bands):
+        image, band = job // bands, job % bands
+        top, bottom = int32(height * band // bands), int32(height * (band + 1) // bands - 1)
+        for k in range(gaussians):
+            if visible[image, k]:
+                c = coefficients[image, k]
+                first, last = _rows(c, tau2, height)
+                for y in range(max(first, top), min(last, bottom) + 1):
+                    dy = float32(int32(y)) - c[1]
+                    left, right = _span(c, dy, tau2, width)
+                    if left <= right:
+                        _draw(
+                            images[image, y, left : right + 1],
+                            float32(left) - c[0],
+                            c[2],
+                            c[3],
+                            _F(2) * c[4] * dy,
+                            c[5] * dy * dy,
+                            c[8],
+                            _F(2) * (c[6] + c[9] * dy),
+                            _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy,
+                        )
+
+
+@njit(**PARALLEL)
+def rasterize_backward(coefficients, visible, cutoff, to_images, to_coefficients):
+    """Fill the gradient to the coefficients; a worker owns one Gaussian in one image."""
+    count, gaussians, _ = coefficients.shape
+    height, width = to_images.shape[1], to_images.shape[2]
+    tau2 = _F(cutoff * cutoff)
+    total = count * gaussians
+    for job in prange((total + _CHUNK - 1) // _CHUNK):
+        for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
+            image, k = flat // gaussians, flat % gaussians
+            out = to_coefficients[image, k]
+            out[:] = _F(0)
+            if visible[image, k]:
+                c = coefficients[image, k]
+                first, last = _rows(c, tau2, height)
+                e = ax = ay = axx = axy = ayy = _F(0)
+                b = bx = by = bxx = bxy = byy = _F(0)
+                for y in range(first, last + 1):
+                    dy = float32(int32(y)) - c[1]
+                    left, right = _span(c, dy, tau2, width)
+                    if left <= right:
+                        s, a0, a1, a2, b0, b1, b2 = _collect(
+                            to_images[image, y, left : right + 1],
+                            float32(left) - c[0],
+                            c[3],
+                            _F(2) * c[4] * dy,
+                            c[5] * dy * dy,
+                            c[8],
+                            _F(2) * (c[6] + c[9] * dy),
+                            _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy,
+                        )
+                        e += s
+                        ax, ay, axx, axy, ayy = ax + a1, ay + a0 * dy, axx + a2, axy + a1 * dy, ayy + a0 * dy * dy
+                        b, bx, by = b + b0, bx + b1, by + b0 * dy
+                        bxx, bxy, byy = bxx + b2, bxy + b1 * dy, byy + b0 * dy * dy
+                a = c[2]
+                out[0] = _F(-2) * a * (c[3] * ax + c[4] * ay + c[6] * b + c[8] * bx + c[9] * by)
+                out[1] = _F(-2) * a * (c[4] * ax + c[5] * ay + c[7] * b + c[9] * bx + c[10] * by)
+                out[2] = e
+                out[3], out[4], out[5] = a * axx, _F(2) * a * axy, a * ayy
+                out[6], out[7] = _F(2) * a * bx, _F(2) * a * by
+                out[8], out[9], out[10] = a * bxx, _F(2) * a * bxy, a * byy
