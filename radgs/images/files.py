@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-
-from radgs.errors import GeometryError, ImageError, RadgsError
+from radgs.errors import GeometryError, RadgsError
 from radgs.geometry import RigidTransform
-
-_CHUNK = 1 << 22
 
 
 @contextmanager
@@ -35,32 +28,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_complete_nifti(path: str | Path) -> None:
-    """Refuse a NIfTI that was cut off: ITK reads one without a word and fills the rest with what memory held.
-
-    Args:
-        path: ``.nii`` or ``.nii.gz``; other formats are left to their readers.
-
-    Raises:
-        ImageError: the data end before the header says, or the compressed stream is damaged.
-    """
-    name = str(path).lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        return
-    try:
-        image: Any = nib.load(path)
-        data = image.dataobj
-        needed = data.offset + int(np.prod(data.shape)) * data.dtype.itemsize
-        have = 0
-        with gzip.open(path) if name.endswith(".gz") else Path(path).open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                have += len(chunk)
-    except (EOFError, OSError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
-        raise ImageError(f"{path}: cannot be read, is it complete? ({' '.join(str(error).split())})") from None
-    if have < needed:
-        raise ImageError(f"{path}: cannot be read, is it complete? ({have} of {needed} bytes)")
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -11,7 +11,10 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from radgs.errors import ImageError
-from radgs.images.files import atomic_path, check_complete_nifti
+from radgs.images.files import atomic_path
+from radgs.images.nifti import is_nifti, read_nifti
+
+_ORTHOGONAL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,15 @@ class Volume:
             raise ImageError(f"the grid has shape {self.array.shape}, the new values {array.shape}")
         return replace(self, array=array)
 
+    def binned_in_plane(self, factor: int) -> Volume:
+        """Means over ``factor x factor`` voxels along x and y (what does not fill a block is cut)."""
+        d, h, w = self.array.shape
+        h2, w2 = h // factor, w // factor
+        blocks = self.array[:, : h2 * factor, : w2 * factor].reshape(d, h2, factor, w2, factor)
+        step = np.diag([factor, factor, 1.0, 1.0])
+        step[:2, 3] = (factor - 1) / 2
+        return Volume(np.ascontiguousarray(blocks.mean(axis=(2, 4))), self.lps_from_index @ step)
+
     def same_grid(self, other: Volume, tolerance_mm: float = 0.01) -> bool:
         """Whether voxel centres coincide."""
         if self.array.shape != other.array.shape:
@@ -95,27 +107,41 @@ def read_volume(path: str | Path) -> Volume:
     """Read a CT or label map (NIfTI, NRRD, MetaImage).
 
     Raises:
-        ImageError: the file is missing, truncated, not three-dimensional, has no extent or holds NaN.
+        ImageError: the file is missing, truncated, not three-dimensional, sheared, has no extent or holds NaN.
     """
     path = Path(path)
+    volume = _read_nifti_volume(path) if is_nifti(path) else _read_itk_volume(path)
+    spacing, size = volume.spacing, volume.array.shape[::-1]
+    if min(size) < 2 or not (np.isfinite(volume.lps_from_index).all() and spacing.min() > 0):
+        raise ImageError(f"{path}: size {size} and spacing {spacing.tolist()} mm make no volume")
+    axes = volume.lps_from_index[:3, :3] / spacing
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _ORTHOGONAL_TOLERANCE:
+        raise ImageError(f"{path}: its axes are not at right angles (gantry tilt?); resample it to a regular grid")
+    if np.issubdtype(volume.array.dtype, np.floating) and not np.isfinite(volume.array).all():
+        raise ImageError(f"{path}: holds NaN or infinite values; replace them before use")
+    return volume
+
+
+def _read_nifti_volume(path: Path) -> Volume:
+    array, lps_from_index = read_nifti(path)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ImageError(f"{path}: a single three-dimensional image is needed, got size {array.shape[::-1]}")
+    return Volume(array, lps_from_index)
+
+
+def _read_itk_volume(path: Path) -> Volume:
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
-    check_complete_nifti(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise ImageError(f"{path}: cannot be read, is it complete? ({reason})") from None
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[:, :, :, 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise ImageError(f"{path}: a single three-dimensional image is needed, got size {image.GetSize()}")
-    if min(image.GetSize()) < 2 or not np.all(np.array(image.GetSpacing()) > 0):
-        raise ImageError(f"{path}: size {image.GetSize()} and spacing {image.GetSpacing()} make no volume")
-    volume = Volume.from_sitk(image)
-    if np.issubdtype(volume.array.dtype, np.floating) and not np.isfinite(volume.array).all():
-        raise ImageError(f"{path}: holds NaN or infinite values; replace them before use")
-    return volume
+    return Volume.from_sitk(image)
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from radgs.errors import GeometryError, ImageError, RadgsError
 from radgs.geometry import Camera, RigidTransform
-from radgs.images.files import atomic_path, check_complete_nifti, read_json, write_json
+from radgs.images.files import atomic_path, read_json, write_json
+from radgs.images.nifti import read_nifti
 
 # Fewer counts than this are noise of the electronics rather than transmission.
 _MINIMUM_COUNT = 1.0
@@ -153,13 +154,7 @@ def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:
         ImageError: the stack does not fit the cameras.
     """
     views = read_cameras(cameras)
-    if not Path(images).is_file():
-        raise ImageError(f"{images}: no such file")
-    check_complete_nifti(images)
-    try:
-        stack = sitk.GetArrayFromImage(sitk.ReadImage(str(images)))
-    except RuntimeError:
-        raise ImageError(f"{images}: cannot be read") from None
+    stack = read_nifti(images)[0].astype(np.float32, copy=False)
     if stack.ndim != 3 or len(stack) != len(views):
         raise ImageError(f"{images}: {stack.shape} does not hold the {len(views)} views of {cameras}")
     specs = read_view_specs(cameras)
