@@ -1,6 +1,7 @@
 """From a patient's X-rays to the pose of each vertebra, and how far to trust it."""
 
-from radgs.registration.initialize import Estimate, consensus, estimate
+from radgs.registration.consensus import consensus
+from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
 from radgs.registration.refine import Refined, refine
 from radgs.registration.register import register_shot

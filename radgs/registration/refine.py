@@ -1,7 +1,8 @@
 """Refinement on the X-rays: all views share one pose a vertebra, neighbours are tied by a prior.
 
 The objective is gradient correlation (Penney et al. 1998) near each projected vertebra between the X-ray and the sum
-of all visible vertebrae. First the segment moves as one body, then each vertebra on its own, coarse to fine.
+of all visible vertebrae, after the gradients that the CT's soft tissue and ribs would make there are taken out of both
+(as far as the X-ray shows them). First the segment moves as one body, then each vertebra on its own, coarse to fine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from radgs.anatomy import LEVELS
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
-from radgs.registration.scene import Scene, View, blur, gradients, weighted_ncc
+from radgs.registration.consensus import consensus
+from radgs.registration.scene import Scene, blur, gradients, partial_ncc
 
 _VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
@@ -65,7 +67,7 @@ def similarities(
 ) -> dict[str, dict[str, Tensor]]:
     """By level and view, the mean gradient correlation near the projected vertebra; gradient to the poses.
 
-    ``fixed`` holds each X-ray's blurred gradients ``[2, H, W]``.
+    ``fixed`` holds, for each view, the blurred gradients of the X-ray and of the soft tissue, ``[2, 2, H, W]``.
     """
     out: dict[str, dict[str, Tensor]] = {level: {} for level in poses}
     for name, view in scene.views.items():
@@ -74,18 +76,25 @@ def similarities(
             continue
         (y0, y1, x0, x1), image, alone = drawn
         moving = gradients(blur(image[None], sigma_px))[0]
-        still, measured = fixed[name][:, y0:y1, x0:x1], view.measured[y0:y1, x0:x1].float()
+        (still, soft), measured = fixed[name][..., y0:y1, x0:x1], view.measured[y0:y1, x0:x1].float()
         silhouettes = torch.stack(list(alone.values())).detach() > _VISIBLE
         near = F.max_pool2d(silhouettes.float()[:, None], 9, 1, 4)[:, 0] * measured
-        ncc = weighted_ncc(moving[None], still[None].expand(len(near), -1, -1, -1), near[:, None]).mean(dim=1)
+        ncc = partial_ncc(moving[None], still[None], soft[None], near[:, None]).mean(dim=1)
         for value, weight, level in zip(ncc, near, alone, strict=True):
             if float(weight.sum()) > _FEWEST_PIXELS:
                 out[level][name] = value
     return out
 
 
-def _fixed_gradients(views: Mapping[str, View], sigma_px: float) -> dict[str, Tensor]:
-    return {name: gradients(blur(view.image[None], sigma_px))[0] for name, view in views.items()}
+def _fixed_gradients(scene: Scene, poses: Poses, sigma_px: float) -> dict[str, Tensor]:
+    body = _mean_pose(scene, poses)
+    images = {n: torch.stack([v.image, scene.draw_soft(v, body)]) for n, v in scene.views.items()}
+    return {name: gradients(blur(pair, sigma_px)) for name, pair in images.items()}
+
+
+def _mean_pose(scene: Scene, poses: Poses) -> Float64[Tensor, "4 4"]:
+    points = {level: scene.parts[level].corners.numpy() for level in poses}
+    return consensus({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, points)[0].tensor()
 
 
 def _moved(scene: Scene, poses: Poses, rotvec: Tensor, shift: Tensor, together: bool) -> Poses:
@@ -104,7 +113,7 @@ def _stage(
     count = 1 if together else len(poses)
     rotvec = torch.zeros(count, 3, dtype=torch.float64, requires_grad=True)
     shift = torch.zeros(count, 3, dtype=torch.float64, requires_grad=True)
-    fixed = _fixed_gradients(scene.views, sigma_px)
+    fixed = _fixed_gradients(scene, poses, sigma_px)
     groups = [
         {"params": [rotvec], "lr": _RATE_RAD * sigma_px},
         {"params": [shift], "lr": _RATE_MM * sigma_px},
@@ -151,6 +160,6 @@ def refine(
         poses = _stage(scene, poses, settings, together=together, sigma_px=sigma_px, steps=int(steps))
     sigma_px = settings.articulated_stages[-1][0]
     with torch.no_grad():
-        found = similarities(scene, poses, _fixed_gradients(scene.views, sigma_px), sigma_px, settings.step_mm)
+        found = similarities(scene, poses, _fixed_gradients(scene, poses, sigma_px), sigma_px, settings.step_mm)
     similarity = {level: {view: float(v) for view, v in views.items()} for level, views in found.items()}
     return Refined({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, similarity)

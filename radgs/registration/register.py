@@ -37,7 +37,8 @@ from radgs.images import (
     write_volume,
 )
 from radgs.models import RecM, RegM, load_recm, load_regm
-from radgs.registration.initialize import Estimate, consensus, estimate
+from radgs.registration.consensus import consensus
+from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene, View

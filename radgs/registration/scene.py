@@ -19,6 +19,7 @@ from radgs.projection import project
 
 Box = tuple[int, int, int, int]  # rows from, to, columns from, to; ends excluded
 _MARGIN = 8  # pixels around the predicted vertebrae
+_SOFT_SPACING_MM, _SOFT_STEP_MM = 1.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ class Part:
         return project(self.values, self.index_from_ct, k, camera_from_ct[None], size, step_mm=step_mm)[0]
 
 
+def coarse(volume: Volume) -> Volume:
+    """Means over blocks in plane, for soft tissue: no finer than the binned X-rays."""
+    factor = max(round(_SOFT_SPACING_MM / float(volume.spacing[:2].max())), 1)
+    return volume.binned_in_plane(factor)
+
+
 def is_empty(box: Box, least: int = 8) -> bool:
     """Whether a window has fewer than ``least`` rows or columns."""
     return box[1] - box[0] < least or box[3] - box[2] < least
@@ -100,6 +107,12 @@ class Scene:
     def __init__(self, views: Mapping[str, View], tissue: SpineTissue) -> None:
         self.views = dict(views)
         self.parts = {level: Part(excess) for level, excess in tissue.excess.items()}
+        self.soft = Part(coarse(tissue.soft))
+
+    def draw_soft(self, view: View, world_from_ct: Float64[Tensor, "4 4"]) -> Float[Tensor, "H W"]:
+        """Line integrals of everything that is no vertebra of the scene, over the whole view; no gradient."""
+        with torch.no_grad():
+            return self.soft.draw(view, world_from_ct, (0, view.camera.height, 0, view.camera.width), _SOFT_STEP_MM)
 
     def draw(
         self, view: View, poses: Mapping[str, Float64[Tensor, "4 4"]], step_mm: float
@@ -140,12 +153,23 @@ def gradients(images: Float[Tensor, "n H W"]) -> Float[Tensor, "n 2 H W"]:
     return F.conv2d(padded, torch.stack([_SOBEL, _SOBEL.T])[:, None])
 
 
-def weighted_ncc(
-    a: Float[Tensor, "*n H W"], b: Float[Tensor, "*n H W"], weight: Float[Tensor, "*#n H W"]
+def partial_ncc(
+    a: Float[Tensor, "*n H W"],
+    b: Float[Tensor, "*n H W"],
+    nuisance: Float[Tensor, "*n H W"],
+    weight: Float[Tensor, "*#n H W"],
 ) -> Float[Tensor, "*n"]:
-    """Normalised cross-correlation over the pixels that ``weight`` selects, -1 to 1."""
+    """Correlation of ``a`` and ``b`` over weighted pixels after what ``nuisance`` explains is taken out of both.
+
+    A nuisance that does not match the images explains nothing and changes nothing.
+    """
     total = weight.sum(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
-    a = a - (a * weight).sum(dim=(-2, -1), keepdim=True) / total
-    b = b - (b * weight).sum(dim=(-2, -1), keepdim=True) / total
-    product = (a * b * weight).sum(dim=(-2, -1))
-    return product / torch.sqrt((a * a * weight).sum(dim=(-2, -1)) * (b * b * weight).sum(dim=(-2, -1)) + 1e-12)
+
+    def inner(x: Tensor, y: Tensor) -> Tensor:
+        return (x * y * weight).sum(dim=(-2, -1), keepdim=True)
+
+    a, b, nuisance = (x - (x * weight).sum(dim=(-2, -1), keepdim=True) / total for x in (a, b, nuisance))
+    norm = inner(nuisance, nuisance) + 1e-9
+    a = a - nuisance * (inner(a, nuisance) / norm)
+    b = b - nuisance * (inner(b, nuisance) / norm)
+    return (inner(a, b) / torch.sqrt(inner(a, a) * inner(b, b) + 1e-12))[..., 0, 0]

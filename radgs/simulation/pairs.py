@@ -49,16 +49,6 @@ class SimulatedPairs(Dataset[dict[str, Tensor]]):
         return {name: values[index] for name, values in self.fields.items()}
 
 
-def _coarse(volume: Volume, factor: int) -> Volume:
-    """Means over ``factor x factor`` voxels in plane: anti-aliased for rays that lie millimetres apart."""
-    d, h, w = volume.array.shape
-    h2, w2 = h // factor, w // factor
-    array = volume.array[:, : h2 * factor, : w2 * factor].reshape(d, h2, factor, w2, factor).mean(axis=(2, 4))
-    step = np.diag([factor, factor, 1.0, 1.0])
-    step[:2, 3] = (factor - 1) / 2
-    return Volume(np.ascontiguousarray(array), volume.lps_from_index @ step)
-
-
 def _random_physics(rng: np.random.Generator, base: PhysicsSettings, pixel_ratio: float) -> PhysicsSettings:
     """The configured physics with photons, scatter and beam quality varied, at the windows' pixel size."""
     shift = rng.uniform(-6, 6)
@@ -86,7 +76,7 @@ class PairMaker:
         self.spine = ArticulatedSpine(split_tissue(ct, labels))
         self.centres = self.spine.centres
         factor = max(int(2.1 / float(ct.spacing[:2].max())), 1)
-        self.soft = _coarse(self.spine.tissue.soft, factor)
+        self.soft = self.spine.tissue.soft.binned_in_plane(factor)
         self.mask_points = {level: self.spine.tissue.points(level)[::29] for level in levels}
 
     def scene(self, rng: np.random.Generator) -> list[dict[str, NDArray[np.generic]]]:
@@ -115,7 +105,7 @@ class PairMaker:
         world_from_ct, size = pose.levels[level], self.config.crop.size_mm
         located = self._located(rng, level, world_from_ct, cameras)
         crop = world_from_crop(cameras, located)
-        centre = RigidTransform.from_rotation_translation(np.eye(3), self.centres[level])
+        ct_from_vertebra = RigidTransform.from_rotation_translation(np.eye(3), self.centres[level])
         images, targets, intrinsics, poses = [], [], [], []
         for camera in cameras.values():
             window = window_camera(camera, located, size, self.config.network.image_px)
@@ -139,7 +129,7 @@ class PairMaker:
             "targets": np.stack(targets).astype(np.float32),
             "K": np.stack(intrinsics),
             "camera_from_crop": np.stack(poses),
-            "crop_from_vertebra": (crop.inverse() @ world_from_ct @ centre).matrix,
+            "crop_from_vertebra": (crop.inverse() @ world_from_ct @ ct_from_vertebra).matrix,
             "level": np.int64(LEVELS[level]),
         }
 
