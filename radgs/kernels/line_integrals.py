@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -15,8 +14,8 @@ from radgs.kernels.numba import siddon, trilinear
 from radgs.kernels.reference import siddon_reference, trilinear_reference
 
 Method = Literal["trilinear", "siddon"]
-# Slabs a thread gets in the adjoint: enough to balance the load, few enough that rays are set up rarely.
-_SLABS_PER_THREAD = 4
+# Slabs of the adjoint: a fixed number whatever the threads, for it decides how rays are rounded.
+_SLABS = 16
 
 
 def depth_integrals(
@@ -93,7 +92,7 @@ class _DepthIntegrals(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             s, d, mm = ctx.rays
             out = np.zeros(ctx.shape, np.float32)
-            slabs = min(ctx.shape[0], _SLABS_PER_THREAD * numba.get_num_threads())
+            slabs = min(ctx.shape[0], _SLABS)
             if ctx.method == "siddon":
                 siddon.siddon_adjoint(_array(to_image), s, d, out, slabs)
             else:

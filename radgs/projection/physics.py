@@ -30,13 +30,13 @@ class XrayPhysics:
                 f"and {len(weights)} weights"
             )
         kev = np.asarray(settings.spectrum_kev, dtype=np.float64)
-        water, ct_water = attenuation_of_water(kev), float(attenuation_of_water(CT_KEV))
-        excess = attenuation_of_bone(kev) - water
+        ct = np.array(CT_KEV)
+        water, excess = attenuation_of_water(kev), attenuation_of_bone(kev) - attenuation_of_water(kev)
         self._settings = settings
         self._rng = rng
         self._weights = weights / weights.sum()
-        self._soft = water / ct_water
-        self._bone = excess / (float(attenuation_of_bone(CT_KEV)) - ct_water)
+        self._soft = water / attenuation_of_water(ct)
+        self._bone = excess / (attenuation_of_bone(ct) - attenuation_of_water(ct))
 
     @property
     def i0(self) -> float:

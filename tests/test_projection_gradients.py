@@ -1,0 +1,109 @@
+"""Gradients of projections against finite differences, the reference, and the definition of an adjoint."""
+
+import pytest
+import torch
+
+from radgs.geometry import rigid_motion
+from radgs.projection import project
+
+METHODS = ["trilinear", "siddon"]
+SHAPE, SIZE = (22, 26, 24), (30, 34)
+INDEX_FROM_CT = torch.linalg.inv(
+    torch.tensor([[1.6, 0.5, 0, -22], [-0.5, 1.6, 0.2, -14], [0, -0.2, 2.0, -24], [0, 0, 0, 1]], dtype=torch.float64)
+)
+K = torch.tensor(
+    [[[400.0, 2, 16.2], [0, 410.0, 14.7], [0, 0, 1]], [[380.0, 0, 15.5], [0, 380.0, 15.1], [0, 0, 1]]],
+    dtype=torch.float64,
+)
+
+
+def _smooth_volume(dtype=torch.float32):
+    z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, n, dtype=torch.float64) for n in SHAPE), indexing="ij")
+    blob = torch.exp(-6 * ((x - 0.2) ** 2 + 2 * (y + 0.1) ** 2 + (z - 0.1) ** 2 + 0.8 * x * y))
+    return (0.02 * blob + 0.01 * torch.exp(-20 * ((x + 0.5) ** 2 + (y - 0.4) ** 2 + (z + 0.4) ** 2))).to(dtype)
+
+
+def _poses(parameters):
+    """Two views moved by the same six numbers."""
+    start = rigid_motion(
+        torch.tensor([[0.31, 0.22, -0.53], [1.13, -0.71, 0.37]], dtype=torch.float64),
+        torch.tensor([[1.0, 2.0, 500.0], [-2.0, 1.0, 520.0]], dtype=torch.float64),
+        torch.zeros(2, 3, dtype=torch.float64),
+    )
+    return start @ rigid_motion(parameters[:3], parameters[3:], torch.zeros(3, dtype=torch.float64))
+
+
+def _weights():
+    return torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(1)).cumsum(-1) / 8
+
+
+def test_pose_gradient_is_that_of_finite_differences():
+    # The field is piecewise trilinear and exactly integrated only in the limit, so compare on fine steps.
+    volume = _smooth_volume(torch.float64)
+
+    def loss(parameters, **how):
+        image = project(how.pop("v"), INDEX_FROM_CT, K, _poses(parameters), SIZE, step_mm=0.1, **how)
+        return (image.double() * _weights()).sum()
+
+    parameters = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    (fast,) = torch.autograd.grad(loss(parameters, v=volume.float()), parameters)
+    step = 1e-3
+    for i in range(6):
+        move = torch.zeros(6, dtype=torch.float64)
+        move[i] = step
+        with torch.no_grad():
+            ends = [loss(sign * move, v=volume, backend="reference") for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * step)
+        largest = fast[i - i % 3 : i - i % 3 + 3].abs().max().item()
+        assert fast[i].item() == pytest.approx(slope.item(), rel=0.01, abs=0.005 * largest)
+
+
+def test_siddon_pose_gradient_is_that_of_finite_differences_of_the_reference():
+    volume = _smooth_volume(torch.float64)
+    weights = _weights().double()
+
+    def loss(parameters):
+        image = project(volume, INDEX_FROM_CT, K, _poses(parameters), SIZE, method="siddon", backend="reference")
+        return (image * weights).sum()
+
+    parameters = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    image = project(volume.float(), INDEX_FROM_CT, K, _poses(parameters), SIZE, method="siddon")
+    (fast,) = torch.autograd.grad((image.double() * weights).sum(), parameters)
+    for i in range(6):
+        move = torch.zeros(6, dtype=torch.float64)
+        move[i] = 1e-6
+        with torch.no_grad():
+            slope = (loss(move) - loss(-move)) / 2e-6
+        assert fast[i].item() == pytest.approx(slope.item(), rel=1e-3, abs=1e-3 * fast.abs().max().item())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fast_kernels_agree_with_the_reference_in_values_and_all_gradients(method):
+    results = []
+    for backend, dtype in (("numba", torch.float32), ("reference", torch.float64)):
+        inputs = [
+            _smooth_volume(dtype).requires_grad_(),
+            K.clone().requires_grad_(),
+            _poses(torch.zeros(6, dtype=torch.float64)).requires_grad_(),
+        ]
+        image = project(inputs[0], INDEX_FROM_CT, *inputs[1:], SIZE, method=method, backend=backend)
+        gradients = torch.autograd.grad((image * _weights().to(dtype)).sum(), inputs)
+        results.append([image.detach(), *gradients])
+    for fast, slow in zip(*results):
+        assert (fast.double() - slow.double()).norm() < 1e-4 * slow.double().norm()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_volume_gradient_is_the_adjoint_of_the_projection(method):
+    generator = torch.Generator().manual_seed(2)
+    poses = _poses(torch.zeros(6, dtype=torch.float64))
+    volume = torch.randn(SHAPE, generator=generator, requires_grad=True)
+    other = torch.randn(SHAPE, generator=generator)
+    weights = torch.randn(2, *SIZE, generator=generator)
+    image = project(volume, INDEX_FROM_CT, K, poses, SIZE, method=method)
+    (adjoint,) = torch.autograd.grad((image * weights).sum(), volume)
+    forward = project(other, INDEX_FROM_CT, K, poses, SIZE, method=method)
+    left, right = (forward.double() * weights).sum(), (adjoint.double() * other).sum()
+    scale = forward.double().norm() * weights.norm()
+    assert abs(left - right) < 1e-5 * scale
+    assert abs(left) > 1e-4 * scale
