@@ -9,6 +9,7 @@ import pytest
 from radgs.config import load_config
 from radgs.errors import AnatomyError, GeometryError, RadgsError
 from radgs.evaluation import EvaluatedShot, evaluate_registrations
+from radgs.evaluation.protocol import averaged_over_voxels
 from radgs.geometry import RigidTransform
 from radgs.images import Volume, write_json, write_transforms, write_volume
 
@@ -140,6 +141,20 @@ def test_reconstructions_are_measured_where_the_truth_puts_the_bone(shot, tmp_pa
     assert summary["ct_assisted"]["psnr_db"] < summary["xray_only"]["psnr_db"] - 3
 
 
+def test_the_truth_of_a_coarse_grid_is_the_mean_over_its_voxels():
+    """A turned linear field averages to its value at each centre; a thin sheet to its share of the voxel."""
+    world_from_ct = RigidTransform.from_rotation_translation(QUARTER, [0, 0, 0])  # x_ct becomes y_world
+    x = np.broadcast_to(np.arange(40, dtype=np.float32), (40, 40, 40)).copy()
+    fine = Volume.axis_parallel(x, 1.0, (0, 0, 0))
+    grid = Volume.axis_parallel(np.zeros((3, 4, 5), np.float32), 4.0, (-30, 10, 10))
+    np.testing.assert_allclose(
+        averaged_over_voxels(fine, grid, world_from_ct).array[0, :, 0], [10, 14, 18, 22], atol=1e-4
+    )
+    sheet = fine.with_array((x == 15).astype(np.float32))  # from 14.5 to 15.5; the second voxel is 12 to 16
+    coarse = averaged_over_voxels(sheet, grid, world_from_ct).array[0, :, 0]
+    np.testing.assert_allclose(coarse, [0, 0.25, 0, 0], atol=0.01)
+
+
 def test_shots_and_patients_are_all_counted(shot, tmp_path):
     evaluate_registrations([shot, shot], tmp_path / "r.csv", tmp_path / "s.json", CONFIG)
     assert json.loads((tmp_path / "s.json").read_text())["n"] == 8
@@ -155,7 +170,7 @@ def test_shots_and_patients_are_all_counted(shot, tmp_path):
         (
             lambda s: write_json(s.folder / "L1" / "world_from_ct.json", {"steps": {"regm": [[1]]}}),
             GeometryError,
-            "regm|steps",
+            r"world_from_ct\.json: steps",
         ),
     ],
 )
