@@ -73,8 +73,7 @@ def fit_to_volume(
         with torch.no_grad():
             parameters["densities"].clamp_(min=0)
             parameters["log_scales"].clamp_(min=smallest)
-    with torch.no_grad():
-        return _build(parameters, peak)
+    return _build({name: parameter.detach() for name, parameter in parameters.items()}, peak)
 
 
 def _build(parameters: dict[str, Tensor], peak: float) -> RadiativeGaussians:
