@@ -50,8 +50,8 @@ def rasterize(
     """
     check_values(gaussians)
     _check_cameras(gaussians, K, camera_from_frame, size)
-    intrinsics, pose = K.to(gaussians.means.device, torch.float64), camera_from_frame.to(K.device, torch.float64)
-    pose = pose.to(gaussians.means.device)
+    device = gaussians.means.device
+    intrinsics, pose = K.to(device, torch.float64), camera_from_frame.to(device, torch.float64)
     coefficients, visible = project_gaussians(gaussians, intrinsics, pose, cutoff)
     images = rasterize_coefficients(coefficients.flatten(0, -3), visible.flatten(0, -2), size, cutoff, backend)
     mm_per_depth = _mm_per_depth(intrinsics, size).to(images.dtype)
@@ -73,8 +73,9 @@ def project_gaussians(
     rotation, translation = camera_from_frame[..., :3, :3], camera_from_frame[..., :3, 3]
     # Centres in float64: the source is a metre away from what is a tenth of a millimetre wide.
     centre = gaussians.means.double().unsqueeze(-3) @ rotation.mT + translation[..., None, :]
-    # Rows: the Gaussian's own axes seen from the camera.
-    axes = (rotation[..., None, :, :].to(dtype) @ rotations(gaussians).unsqueeze(-4)).mT
+    # Rows: the Gaussian's own axes seen from the camera; one large product is faster than many of 3x3.
+    own_axes = rotations(gaussians).mT.flatten(-3, -2).unsqueeze(-3)
+    axes = (own_axes @ rotation.mT.to(dtype)).unflatten(-2, (-1, 3))
     scales = gaussians.scales.unsqueeze(-3)
     depth_sigma = (axes[..., 2] * scales).square().sum(-1).sqrt().detach()
     visible = centre[..., 2].detach() > cutoff * depth_sigma
@@ -84,8 +85,8 @@ def project_gaussians(
     ray = safe / depth
     uv = (ray @ K.mT)[..., :2]
     whitening = axes / scales[..., None]
-    w0 = (whitening @ ray.to(dtype)[..., None])[..., 0]
-    b = whitening @ torch.linalg.inv(K)[..., None, :, :2].to(dtype)
+    w0 = (whitening * ray.to(dtype)[..., None, :]).sum(-1)
+    b = (whitening.flatten(-3, -2) @ torch.linalg.inv(K)[..., :2].to(dtype)).unflatten(-2, (-1, 3))
     b1, b2 = b[..., 0], b[..., 1]
     inverse = 1 / w0.square().sum(-1)
     c1, c2 = torch.linalg.cross(w0, b1), torch.linalg.cross(w0, b2)

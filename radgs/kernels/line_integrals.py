@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.numba import siddon, trilinear
@@ -78,6 +79,7 @@ class _DepthIntegrals(torch.autograd.Function):
         return torch.from_numpy(image)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (to_image,) = gradients
         to_volume = to_sources = to_directions = None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from radgs.errors import RadgsError
 from radgs.kernels.dispatch import Backend, resolve_backend
@@ -79,6 +80,7 @@ class _Rasterize(torch.autograd.Function):
         return torch.from_numpy(images)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         out = np.empty_like(ctx.arrays[0])
         rasterize_backward(*ctx.arrays, ctx.cutoff, _array(gradients[0]), out)
@@ -94,6 +96,7 @@ class _Voxelize(torch.autograd.Function):
         return torch.from_numpy(volumes)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         out = np.empty_like(ctx.array)
         voxelize_backward(ctx.array, ctx.cutoff, _array(gradients[0]), out)

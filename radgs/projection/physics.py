@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, UInt16
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from radgs.config import PhysicsSettings
@@ -43,9 +42,7 @@ class XrayPhysics:
         """Expected counts a pixel without an object and without scatter."""
         return float(self._settings.photons)
 
-    def counts(
-        self, soft: Float[NDArray[np.float32], "H W"], bone: Float[NDArray[np.float32], "H W"]
-    ) -> UInt16[NDArray[np.uint16], "H W"]:
+    def counts(self, soft: Float[np.ndarray, "H W"], bone: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
         """Simulate the image of one view.
 
         Args:
