@@ -13,8 +13,7 @@ from radgs.anatomy.levels import LEVELS
 from radgs.config import Config
 from radgs.errors import AnatomyError
 from radgs.geometry import Camera, triangulate
-from radgs.images import read_json, write_json
-from radgs.images.xray import camera_from_spec, read_view_specs
+from radgs.images import read_cameras, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,7 @@ def detect(cameras: str | Path, boxes: str | Path, target: str | Path, config: C
     Raises:
         AnatomyError: no level is seen in two views.
     """
-    specs = read_view_specs(cameras)
-    geometry = {
-        name: camera_from_spec(spec, f"{cameras}: view {name}", tuple(spec["size"])) for name, spec in specs.items()
-    }
+    geometry = read_cameras(cameras)
     detector: LevelDetector = {"provided": ProvidedBoxes}[config.detection.backend](boxes)
     located, not_seen = locate(geometry, detector.detect(), config)
     if not located:

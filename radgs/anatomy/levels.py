@@ -39,7 +39,7 @@ def neighbours(level: str, reach: int, available: set[str]) -> list[str]:
     return [name for name in order[max(0, place - reach) : place + reach + 1] if name in available]
 
 
-def verse_from_totalsegmentator(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+def verse_from_totalsegmentator(labels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Labels of TotalSegmentator's task ``total`` (25/26 sacrum and S1, 27 = L5 ... 50 = C1) to VerSe numbers."""
     table = np.zeros(256, dtype=np.uint8)
     table[list(_TOTALSEGMENTATOR_SACRUM)] = LEVELS["S"]

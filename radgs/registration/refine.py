@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ def relative_motion_prior(scene: Scene, poses: Poses, settings: RefinementSettin
     """Squared, standardised relative turns and gaps of neighbouring vertebrae, against their places in the CT."""
     order = sorted(poses, key=lambda level: LEVELS[level])
     total = torch.zeros((), dtype=torch.float64)
-    for upper, lower in zip(order, order[1:], strict=False):
+    for upper, lower in pairwise(order):
         middle = (scene.parts[upper].centre + scene.parts[lower].centre) / 2
         a, b = poses[upper], poses[lower]
         turn = ((a[:3, :3].T @ b[:3, :3] - torch.eye(3, dtype=torch.float64)) ** 2).sum() / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ def register_shot(
     output_folder: str | Path,
     config: Config,
 ) -> None:
-    """Register every located level of a shot and write its results; levels not located are ``rejected`` with the reason.
+    """Register every located level of a shot and write its results; other levels are ``rejected`` with the reason.
 
     Raises:
         RadgsError: a file cannot be used, or no level can be registered.
@@ -239,6 +240,7 @@ def register_shot(
         write_registration(output / level, result, patient.crops[level])
     for level in crops:
         if level not in results:
+            shutil.rmtree(output / level, ignore_errors=True)  # a pose of an earlier run must not survive
             why = f"not located in the X-rays: {absent.get(level, 'no box was given')}"
             write_json(output / level / "verdict.json", Verdict.not_registered(why).to_json())
     write_json(

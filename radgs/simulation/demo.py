@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,7 +76,7 @@ def fetch_demo_ct(ct: str | Path, labels: str | Path, cache: str | Path) -> None
         mask = read_volume(label_file)
         write_volume(labels, mask.with_array(verse_from_totalsegmentator(mask.array)))
         volume = read_volume(ct_file)
-        write_volume(ct, volume.with_array(np.round(volume.array).astype(np.int16)))
+        write_volume(ct, volume.with_array(np.round(volume.array.astype(np.float32)).astype(np.int16)))
 
 
 def make_demo_shots(
@@ -98,7 +99,8 @@ def make_demo_shots(
         rng = np.random.default_rng([settings.seed, number])
         pose = sample_spine_pose(rng, spine.centres, config.levels, settings.motion)
         physics = XrayPhysics(settings.physics, rng)
-        specs, boxes = {}, {}
+        specs: dict[str, Any] = {}
+        boxes: dict[str, dict[str, Any]] = {}
         for view, camera in carm.sample(rng).items():
             counts = physics.counts(*spine.project(camera, pose))
             with atomic_path(Path(folder) / shot / f"{view}.png") as part:

@@ -130,7 +130,7 @@ class PairMaker:
             "K": np.stack(intrinsics),
             "camera_from_crop": np.stack(poses),
             "crop_from_vertebra": (crop.inverse() @ world_from_ct @ ct_from_vertebra).matrix,
-            "level": np.int64(LEVELS[level]),
+            "level": np.array(LEVELS[level], dtype=np.int64),
         }
 
 
