@@ -87,6 +87,7 @@ class NetworkSettings(Section):
     """RecM and RegM."""
 
     encoder: Literal["resnet18"] = "resnet18"
+    width: PositiveInt = Field(16, description="channels of RecM's first stage; the paper's size is 64")
     image_px: PositiveInt = 64
     volume_voxels: PositiveInt = 32
     gaussians: PositiveInt = 2048

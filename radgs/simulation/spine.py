@@ -121,7 +121,7 @@ class ArticulatedSpine:
 
     def box(self, camera: Camera, level: str, world_from_ct: RigidTransform) -> NDArray[np.float64]:
         """The edges (u0, v0, u1, v1) of the projected vertebra, pixels, not cut at the image's border."""
-        uv = camera.project(world_from_ct.apply(self.tissue.points(level)[::7]))
+        uv = camera.project(world_from_ct.apply(self.tissue.points(level)))
         return np.concatenate([uv.min(axis=0) - 0.5, uv.max(axis=0) + 0.5])
 
 
