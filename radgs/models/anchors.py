@@ -1,0 +1,78 @@
+"""Anchors: the Gaussians that RecM moves and changes, and the raw space in which it changes them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from radgs.config import CropSettings, NetworkSettings
+from radgs.gaussians import Grid, RadiativeGaussians
+
+RAW_SIZE = 11  # offset 3, log-scale 3, quaternion 4, density 1
+
+_GRID_DENSITY = 0.001  # 1/mm, of a blank anchor
+_DENSITY_UNIT = 0.01  # 1/mm, where softplus turns from exponential to linear
+_SMALLEST = 1e-4  # of the unit; softplus never gives zero
+_MAX_OFFSET_MM = 4.0
+_MAX_LOG_SCALE = 0.7
+
+
+def grid_anchors(settings: NetworkSettings, size_mm: float = CropSettings().size_mm) -> RadiativeGaussians:
+    """A regular grid of equal, faint Gaussians in the crop cube: it knows nothing of any patient.
+
+    Args:
+        settings: ``gaussians`` is rounded to the nearest cube.
+        size_mm: edge of the cube.
+
+    Returns:
+        No batch, vertebra frame, mm.
+    """
+    n = round(settings.gaussians ** (1 / 3))
+    grid = Grid.centred(size_mm, n)
+    axis = grid.origin[0] + grid.spacing_mm * torch.arange(n)
+    means = torch.cartesian_prod(axis, axis, axis).flip(-1).contiguous()
+    return RadiativeGaussians(
+        means,
+        torch.full_like(means, grid.spacing_mm / 2),
+        torch.tensor([1.0, 0, 0, 0]).repeat(len(means), 1),
+        torch.full((len(means),), _GRID_DENSITY),
+    )
+
+
+def raw_density(densities: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """The number whose softplus is the density in units of 0.01/mm; densities of 0 become 1e-6/mm."""
+    x = (densities / _DENSITY_UNIT).clamp(min=_SMALLEST)
+    return x + torch.log(-torch.expm1(-x))
+
+
+def describe(anchors: RadiativeGaussians) -> Float[Tensor, "B N 9"]:
+    """What the anchor head reads of each anchor's own shape.
+
+    The last number says the kind: 1 when all anchors of the set are alike (a grid), 0 when they were fitted.
+    """
+    alike = (anchors.densities.amax(-1) - anchors.densities.amin(-1)) < 1e-9
+    kind = alike.to(anchors.means.dtype)[:, None, None].expand(-1, anchors.count, 1)
+    quaternions = F.normalize(anchors.quaternions, dim=-1)
+    density = raw_density(anchors.densities)[..., None] / 5
+    return torch.cat([anchors.scales.log(), quaternions, density, kind], dim=-1)
+
+
+def changed(anchors: RadiativeGaussians, raw: Float[Tensor, "B N 11"]) -> RadiativeGaussians:
+    """Anchors after raw changes; zeros leave them as they are.
+
+    The anchors' own raw parameters are added here, after factual and counterfactual were subtracted from each other:
+    they are the same in both and would cancel, and the effect would be Gaussians about the origin.
+
+    Args:
+        anchors: ``[B, N]``, mm.
+        raw: offset (at most 4 mm an axis), log-scale, quaternion and density before their activations.
+    """
+    offset, scale, turn, density = raw.split([3, 3, 4, 1], dim=-1)
+    return RadiativeGaussians(
+        anchors.means + _MAX_OFFSET_MM * torch.tanh(offset),
+        anchors.scales * torch.exp(_MAX_LOG_SCALE * torch.tanh(scale)),
+        F.normalize(F.normalize(anchors.quaternions, dim=-1) + 0.5 * torch.tanh(turn), dim=-1),
+        _DENSITY_UNIT * F.softplus(raw_density(anchors.densities) + density[..., 0]),
+    )
