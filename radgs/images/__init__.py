@@ -2,7 +2,7 @@
 
 from radgs.images.attenuation import attenuation_of_bone, attenuation_of_water, hu_to_mu
 from radgs.images.files import atomic_path, read_json, read_transforms, write_json, write_transforms
-from radgs.images.prepare import prepare_ct, prepare_xrays
+from radgs.images.prepare import prepare_ct, prepare_xrays, read_ct
 from radgs.images.volume import Volume, read_volume, resample_like, write_volume
 from radgs.images.xray import (
     Xray,
@@ -25,6 +25,7 @@ __all__ = [
     "prepare_xrays",
     "read_cameras",
     "read_counts",
+    "read_ct",
     "read_json",
     "read_transforms",
     "read_view_specs",

@@ -40,11 +40,21 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
     Raises:
         ImageError: the file cannot be read, or its values, voxel size or extent are not those of a CT.
     """
-    ct = read_volume(source)
-    _check_ct(ct, source)
+    ct = read_ct(source)
     limits = np.iinfo(np.int16)
     hu = np.clip(np.rint(ct.array.astype(np.float32)), _AIR_HU, limits.max).astype(np.int16)
     write_volume(target, ct.with_array(hu))
+
+
+def read_ct(source: str | Path) -> Volume:
+    """Read a CT and check that it is one.
+
+    Raises:
+        ImageError: as :func:`prepare_ct`.
+    """
+    ct = read_volume(source)
+    _check_ct(ct, source)
+    return ct
 
 
 def _check_ct(ct: Volume, source: str | Path) -> None:

@@ -1,0 +1,177 @@
+"""The command line, and what the workflow's scripts share: sheets in, one clear line out when something is wrong."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import numba
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from radgs.config import Config, export_schema, load_config
+from radgs.errors import ConfigError, RadgsError
+from radgs.images import read_cameras, read_counts, read_ct
+
+_ID = re.compile(r"[A-Za-z0-9-]+")
+_PATIENT_COLUMNS = ("patient", "ct", "labels", "note")
+_XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
+_REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
+
+app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
+
+
+def _read_sheet(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        sheet = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, comment="#")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a tab-separated sheet ({error})") from None
+    missing = [c for c in columns if c in _REQUIRED and c not in sheet.columns]
+    unknown = [c for c in sheet.columns if c not in columns]
+    if missing or unknown:
+        raise ConfigError(f"{path}: missing columns {missing}, unknown columns {unknown}; it may have {list(columns)}")
+    rows = [{c: str(row.get(c, "")).strip() for c in columns} for row in sheet.to_dict("records")]
+    for number, row in enumerate(rows, start=2):
+        for column in columns:
+            if column in _REQUIRED and not row[column]:
+                raise ConfigError(f"{path}, line {number}: {column} is empty")
+            if column in ("patient", "shot", "view") and not _ID.fullmatch(row[column]):
+                raise ConfigError(
+                    f"{path}, line {number}: {column} {row[column]!r} may hold letters, digits and '-' only"
+                )
+    return rows
+
+
+def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[str, str]]]:
+    """Read ``patients.tsv`` (by patient) and ``xrays.tsv``.
+
+    Raises:
+        ConfigError: a column, an id or a view is missing, wrong or twice.
+    """
+    patients: dict[str, dict[str, str]] = {}
+    for row in _read_sheet(config.patients, _PATIENT_COLUMNS):
+        if row["patient"] in patients:
+            raise ConfigError(f"{config.patients}: patient {row['patient']} stands twice")
+        patients[row["patient"]] = row
+    if not patients:
+        raise ConfigError(f"{config.patients}: holds no patient")
+    xrays = _read_sheet(config.xrays, _XRAY_COLUMNS)
+    seen = set()
+    for row in xrays:
+        key = row["patient"], row["shot"], row["view"]
+        if row["patient"] not in patients:
+            raise ConfigError(f"{config.xrays}: patient {row['patient']} is not in {config.patients}")
+        if key in seen:
+            raise ConfigError(f"{config.xrays}: {' '.join(key)} stands twice")
+        seen.add(key)
+    for patient, shot in {(row["patient"], row["shot"]) for row in xrays}:
+        if sum((row["patient"], row["shot"]) == (patient, shot) for row in xrays) < 2:
+            raise ConfigError(f"{config.xrays}: patient {patient}, shot {shot} has one view; two or more are needed")
+    return patients, xrays
+
+
+def by_level(config: Config, paths: Iterable[str]) -> dict[str, str]:
+    """Files of a rule in the order of the configured levels, by level."""
+    return dict(zip(config.levels, paths, strict=True))
+
+
+class _Tee:
+    """Writes to the terminal and to a rule's log."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self.streams:
+            stream.write(text)
+            stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self.streams:
+            stream.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
+    """Run one rule's library call with its config, threads and log; a :class:`RadgsError` becomes one line.
+
+    Args:
+        snakemake: the object that Snakemake gives to a script.
+        action: takes the config and calls the library.
+
+    Raises:
+        SystemExit: with code 2 after a :class:`RadgsError`.
+    """
+    torch.set_num_threads(snakemake.threads)
+    numba.set_num_threads(min(snakemake.threads, numba.config.NUMBA_NUM_THREADS))
+    with Path(snakemake.log[0]).open("w") as log:
+        sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)  # type: ignore[assignment]
+        try:
+            action(load_config(snakemake.config))
+        except RadgsError as error:
+            log.write(f"{error}\n")
+            sys.__stderr__ and print(f"radgs: {error}", file=sys.__stderr__)
+            raise SystemExit(2) from None
+        finally:
+            sys.stdout = sys.__stdout__ or sys.stdout
+
+
+def _problems(
+    config: Config, patients: Mapping[str, dict[str, str]], xrays: list[dict[str, str]]
+) -> list[tuple[str, str]]:
+    found = []
+
+    def attempt(file: str, read: Callable[[str], object]) -> None:
+        try:
+            read(file)
+        except RadgsError as error:
+            found.append((file, str(error).removeprefix(f"{file}: ")))
+
+    for row in patients.values():
+        if not row["ct"].startswith(str(config.results)):
+            attempt(row["ct"], read_ct)
+    for row in xrays:
+        if not row["image"].startswith(str(config.results)):
+            attempt(row["image"], read_counts)
+            attempt(row["geometry"], read_cameras)
+    return found
+
+
+@app.command()
+def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("config/config.yaml")) -> None:
+    """Read both sheets and every file behind them and say all problems at once."""
+    settings = load_config(config)
+    problems = _problems(settings, *read_sheets(settings))
+    if problems:
+        table = Table("file", "what is wrong")
+        for problem in problems:
+            table.add_row(*problem)
+        Console(stderr=True).print(table)
+        raise typer.Exit(2)
+    Console().print("both sheets and every file behind them can be used")
+
+
+@app.command()
+def schema(target: Path = Path("workflow/schemas/config.schema.json")) -> None:
+    """Write the JSON schema of the config, for editors."""
+    export_schema(target)
+
+
+def main() -> None:
+    """Run the command line; a :class:`RadgsError` is one line and exit code 2."""
+    try:
+        app()
+    except RadgsError as error:
+        print(f"radgs: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None

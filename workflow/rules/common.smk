@@ -1,0 +1,76 @@
+import hashlib
+from pathlib import Path
+
+from radgs.cli import read_sheets
+from radgs.config import load_config
+
+CONFIG = load_config(config)
+RESULTS = CONFIG.results
+LEVELS = CONFIG.levels
+PATIENTS, XRAYS = read_sheets(CONFIG)
+
+# Lowest layer first: what a rule computes may change with its package and with every package below it.
+PACKAGES = "config geometry images kernels projection gaussians anatomy simulation models training registration evaluation report".split()
+
+
+wildcard_constraints:
+    patient="|".join(PATIENTS),
+    shot="[A-Za-z0-9-]+",
+    level="[A-Z][0-9]+",
+
+
+def code(package):
+    """A fingerprint of the library up to a package: Snakemake does not see edits of what a script imports."""
+    digest = hashlib.sha256()
+    for name in PACKAGES[: PACKAGES.index(package) + 1]:
+        place = Path(workflow.basedir) / "radgs" / name
+        files = (
+            sorted(place.rglob("*.py"))
+            if place.is_dir()
+            else [place.with_suffix(".py")]
+        )
+        for file in files:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def settings(*sections):
+    """The settings a rule depends on, so that changing others reruns nothing."""
+    return {name: CONFIG.model_dump(mode="json")[name] for name in sections}
+
+
+def shots(patient):
+    return sorted({x["shot"] for x in XRAYS if x["patient"] == patient})
+
+
+def views(wildcards):
+    return {
+        x["view"]: x
+        for x in XRAYS
+        if (x["patient"], x["shot"]) == (wildcards.patient, wildcards.shot)
+    }
+
+
+def view_files(column):
+    return lambda wildcards: [x[column] for x in views(wildcards).values()]
+
+
+def boxes(wildcards):
+    return sorted({x["boxes"] for x in views(wildcards).values() if x["boxes"]})
+
+
+def per_level(pattern):
+    return expand(RESULTS / pattern, level=LEVELS, allow_missing=True)
+
+
+def registered():
+    return [
+        RESULTS / f"patients/{p}/{s}/registrations.json"
+        for p in PATIENTS
+        for s in shots(p)
+    ]
+
+
+def with_truth():
+    """Patient, shot and truth file of every shot whose true poses are known."""
+    return sorted({(x["patient"], x["shot"], x["truth"]) for x in XRAYS if x["truth"]})

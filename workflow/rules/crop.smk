@@ -1,0 +1,37 @@
+rule crop:
+    """Cut every level's excess attenuation and mask out of the CT."""
+    input:
+        ct=RESULTS / "patients/{patient}/ct.nii.gz",
+        vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
+    output:
+        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
+        mask=per_level("patients/{patient}/crops/{level}_mask.nii.gz"),
+    log:
+        "logs/{patient}/crop.log",
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        levels=LEVELS,
+        settings=settings("crop"),
+        code=code("anatomy"),
+    script:
+        "../scripts/crop.py"
+
+
+rule fit_anchors:
+    """Fit radiative Gaussians to every level's crop, for the CT-assisted reconstruction."""
+    input:
+        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
+    output:
+        anchors=per_level("patients/{patient}/anchors/{level}.ply"),
+    log:
+        "logs/{patient}/fit_anchors.log",
+    threads: 2
+    resources:
+        mem_mb=2000,
+    params:
+        settings=settings("network", "anchors", "seed"),
+        code=code("anatomy"),
+    script:
+        "../scripts/fit_anchors.py"

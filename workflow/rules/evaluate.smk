@@ -1,0 +1,32 @@
+rule evaluate:
+    """Compare with the truth where it is known. No other rule may read it."""
+    input:
+        registrations=[
+            RESULTS / f"patients/{p}/{s}/registrations.json"
+            for p, s, _ in with_truth()
+        ],
+        truth=[truth for _, _, truth in with_truth()],
+        vertebrae=[
+            RESULTS / f"patients/{p}/vertebrae.nii.gz"
+            for p in sorted({p for p, _, _ in with_truth()})
+        ],
+        excess=[
+            RESULTS / f"patients/{p}/crops/{level}_excess.nii.gz"
+            for p in sorted({p for p, _, _ in with_truth()})
+            for level in LEVELS
+        ],
+    output:
+        csv=RESULTS / "evaluation/registrations.csv",
+        summary=RESULTS / "evaluation/summary.json",
+    log:
+        "logs/evaluate.log",
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        shots=with_truth(),
+        results=str(RESULTS),
+        settings=settings("evaluation", "levels"),
+        code=code("evaluation"),
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,27 @@
+rule register:
+    """Register all levels of a shot: reconstruct, register in 3D, refine on the X-rays, judge."""
+    input:
+        ct=RESULTS / "patients/{patient}/ct.nii.gz",
+        vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
+        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
+        mask=per_level("patients/{patient}/crops/{level}_mask.nii.gz"),
+        anchors=per_level("patients/{patient}/anchors/{level}.ply"),
+        xrays=RESULTS / "patients/{patient}/{shot}/xrays.nii.gz",
+        cameras=RESULTS / "patients/{patient}/{shot}/cameras.json",
+        levels=RESULTS / "patients/{patient}/{shot}/levels.json",
+        recm=RESULTS / "models/p3/{patient}/joint/recm.safetensors",
+        regm=RESULTS / "models/p3/{patient}/joint/regm.safetensors",
+        verdict="resources/verdict.json",
+    output:
+        registrations=RESULTS / "patients/{patient}/{shot}/registrations.json",
+        verdicts=per_level("patients/{patient}/{shot}/{level}/verdict.json"),
+    log:
+        "logs/{patient}/{shot}/register.log",
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        settings=settings("refinement", "judgement", "network", "crop"),
+        code=code("registration"),
+    script:
+        "../scripts/register.py"

@@ -1,0 +1,20 @@
+rule report:
+    """One page: how the runs ended, and pictures of each."""
+    input:
+        csv=RESULTS / "evaluation/registrations.csv",
+        summary=RESULTS / "evaluation/summary.json",
+        registrations=registered(),
+    output:
+        html=RESULTS / "report.html",
+    log:
+        "logs/report.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        shots=[(p, s) for p in PATIENTS for s in shots(p)],
+        notes={p: row["note"] for p, row in PATIENTS.items()},
+        results=str(RESULTS),
+        code=code("report"),
+    script:
+        "../scripts/report.py"

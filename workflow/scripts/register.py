@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from radgs.cli import by_level, run_rule
+from radgs.registration import register_shot
+
+run_rule(
+    snakemake,
+    lambda config: register_shot(
+        snakemake.input.ct,
+        snakemake.input.vertebrae,
+        by_level(config, snakemake.input.excess),
+        by_level(config, snakemake.input.mask),
+        by_level(config, snakemake.input.anchors),
+        snakemake.input.xrays,
+        snakemake.input.cameras,
+        snakemake.input.levels,
+        Path(snakemake.input.recm).parent,
+        Path(snakemake.output.registrations).parent,
+        config,
+    ),
+)

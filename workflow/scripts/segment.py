@@ -1,0 +1,7 @@
+from radgs.anatomy import segment
+from radgs.cli import run_rule
+
+run_rule(
+    snakemake,
+    lambda config: segment(snakemake.input.ct, snakemake.input.labels, snakemake.output.vertebrae, config),
+)
