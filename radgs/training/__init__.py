@@ -1,1 +1,32 @@
-"""TODO."""
+"""Training: losses, the loop that can be stopped and resumed, and the stages."""
+
+from radgs.training.loop import Outcome, TrainingError, train_stage
+from radgs.training.losses import (
+    anchor_distance,
+    dissimilarity,
+    geodesic,
+    l1,
+    ncc3d,
+    reconstruction_loss,
+    registration_loss,
+    total_variation,
+)
+from radgs.training.stages import pass_on, train_joint, train_recm, train_regm
+
+__all__ = [
+    "Outcome",
+    "TrainingError",
+    "anchor_distance",
+    "dissimilarity",
+    "geodesic",
+    "l1",
+    "ncc3d",
+    "pass_on",
+    "reconstruction_loss",
+    "registration_loss",
+    "total_variation",
+    "train_joint",
+    "train_recm",
+    "train_regm",
+    "train_stage",
+]

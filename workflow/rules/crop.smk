@@ -8,6 +8,8 @@ rule crop:
         mask=per_level("patients/{patient}/crops/{level}_mask.nii.gz"),
     log:
         "logs/{patient}/crop.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -27,6 +29,8 @@ rule fit_anchors:
         anchors=per_level("patients/{patient}/anchors/{level}.ply"),
     log:
         "logs/{patient}/fit_anchors.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=2000,

@@ -5,6 +5,8 @@ rule demo_ct:
         labels=RESULTS / "demo/labels.nii.gz",
     log:
         "logs/demo_ct.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -33,11 +35,12 @@ if DEMO_SHOTS:
             expand(RESULTS / "demo/truth/{shot}.json", shot=DEMO_SHOTS),
         log:
             "logs/demo_shots.log",
+        conda:
+            "../envs/radgs.yaml"
         threads: 2
         resources:
             mem_mb=4000,
         params:
-            folder=str(RESULTS / "demo"),
             shots=DEMO_SHOTS,
             settings=settings("demo", "levels"),
             code=code("simulation"),

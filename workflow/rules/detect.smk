@@ -7,6 +7,8 @@ rule detect:
         levels=RESULTS / "patients/{patient}/{shot}/levels.json",
     log:
         "logs/{patient}/{shot}/detect.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=1000,

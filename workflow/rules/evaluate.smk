@@ -20,12 +20,13 @@ rule evaluate:
         summary=RESULTS / "evaluation/summary.json",
     log:
         "logs/evaluate.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=3000,
     params:
         shots=with_truth(),
-        results=str(RESULTS),
         settings=settings("evaluation", "levels"),
         code=code("evaluation"),
     script:

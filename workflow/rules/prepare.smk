@@ -6,6 +6,8 @@ rule prepare_ct:
         ct=RESULTS / "patients/{patient}/ct.nii.gz",
     log:
         "logs/{patient}/prepare_ct.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -25,6 +27,8 @@ rule prepare_xrays:
         cameras=RESULTS / "patients/{patient}/{shot}/cameras.json",
     log:
         "logs/{patient}/{shot}/prepare_xrays.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=1000,

@@ -17,6 +17,8 @@ rule register:
         verdicts=per_level("patients/{patient}/{shot}/{level}/verdict.json"),
     log:
         "logs/{patient}/{shot}/register.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,

@@ -8,13 +8,14 @@ rule report:
         html=RESULTS / "report.html",
     log:
         "logs/report.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=2000,
     params:
         shots=[(p, s) for p in PATIENTS for s in shots(p)],
         notes={p: row["note"] for p, row in PATIENTS.items()},
-        results=str(RESULTS),
         code=code("report"),
     script:
         "../scripts/report.py"

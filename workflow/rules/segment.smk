@@ -7,6 +7,8 @@ rule segment:
         vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
     log:
         "logs/{patient}/segment.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=4000,

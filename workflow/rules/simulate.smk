@@ -7,6 +7,8 @@ rule simulate:
         pairs=RESULTS / "simulation/{patient}/pairs.h5",
     log:
         "logs/{patient}/simulate.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,

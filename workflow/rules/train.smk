@@ -8,6 +8,8 @@ rule pass_on:
         "logs/pass_on_{stage}.log",
     wildcard_constraints:
         stage="p1|p2",
+    conda:
+        "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -30,6 +32,8 @@ rule train_recm:
         card=RESULTS / "models/p3/{patient}/recm/card.json",
     log:
         "logs/{patient}/train_recm.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,
@@ -53,6 +57,8 @@ rule train_regm:
         card=RESULTS / "models/p3/{patient}/regm/card.json",
     log:
         "logs/{patient}/train_regm.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,
@@ -77,6 +83,8 @@ rule train_joint:
         card=RESULTS / "models/p3/{patient}/joint/card.json",
     log:
         "logs/{patient}/train_joint.log",
+    conda:
+        "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,

@@ -3,7 +3,7 @@ from pathlib import Path
 from radgs.cli import run_rule
 from radgs.simulation import make_demo_shots
 
-folder = Path(snakemake.params.folder)
+folder = Path(snakemake.output[0]).parents[1]
 run_rule(
     snakemake,
     lambda config: make_demo_shots(

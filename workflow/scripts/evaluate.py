@@ -4,9 +4,9 @@ from radgs.cli import run_rule
 from radgs.evaluation import EvaluatedShot, evaluate_registrations
 
 
-def shots():
+def shots(results):
     for patient, shot, truth in snakemake.params.shots:
-        folder = Path(snakemake.params.results) / "patients" / patient
+        folder = results / "patients" / patient
         yield EvaluatedShot(
             patient, shot, folder / shot, Path(truth), folder / "vertebrae.nii.gz", folder / "ct.nii.gz"
         )
@@ -14,5 +14,7 @@ def shots():
 
 run_rule(
     snakemake,
-    lambda config: evaluate_registrations(list(shots()), snakemake.output.csv, snakemake.output.summary, config),
+    lambda config: evaluate_registrations(
+        list(shots(config.results)), snakemake.output.csv, snakemake.output.summary, config
+    ),
 )

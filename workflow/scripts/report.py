@@ -4,7 +4,7 @@ from radgs.report import write_report
 run_rule(
     snakemake,
     lambda config: write_report(
-        snakemake.params.results,
+        config.results,
         snakemake.params.shots,
         snakemake.params.notes,
         snakemake.input.csv,
