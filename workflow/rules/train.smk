@@ -1,7 +1,7 @@
 rule pass_on:
+    """Pass the weights of a stage without data (P1, P2) on unchanged; the card says so."""
     input:
         lambda wildcards: [] if wildcards.stage == "p1" else [RESULTS / "models/p1"],
-    """P1 and P2 have no data here: their weights are passed on unchanged, and the card says so."""
     output:
         directory(RESULTS / "models/{stage}"),
     log:
