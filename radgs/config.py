@@ -120,6 +120,7 @@ class TrainingSettings(Section):
     learning_rate: PositiveFloat = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     validation_fraction: float = Field(0.05, gt=0, lt=1)
+    pairs: PositiveInt | None = Field(None, description="take only the first so many pairs")
     max_seconds: PositiveFloat | None = None
 
 
@@ -136,9 +137,9 @@ class LossSettings(Section):
 class StageSettings(Section):
     """RecM, then RegM, then both together."""
 
-    recm: TrainingSettings = TrainingSettings()
-    regm: TrainingSettings = TrainingSettings()
-    joint: TrainingSettings = TrainingSettings()
+    recm: TrainingSettings = TrainingSettings(epochs=10)
+    regm: TrainingSettings = TrainingSettings(epochs=4, batch=16, pairs=1500)
+    joint: TrainingSettings = TrainingSettings(epochs=1, batch=16, pairs=1500, learning_rate=1e-4)
     losses: LossSettings = LossSettings()
 
 

@@ -1,0 +1,135 @@
+"""What is minimised: small functions, then their sums in RecM and RegM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import roma
+import torch
+from jaxtyping import Float
+from monai.losses import SSIMLoss
+from torch import Tensor
+
+from radgs.config import LossSettings
+
+_SSIM_WINDOW = {2: 7, 3: 5}
+_TINY = 1e-8
+# What is typical of one vertebra, so that the terms are of order one and their published weights keep their meaning.
+INTEGRAL_RANGE = 0.5  # line integral of the excess of one vertebra
+ATTENUATION_RANGE = 0.03  # 1/mm of its excess
+ANCHOR_UNIT_MM = 10.0
+
+
+def l1(a: Float[Tensor, "*any"], b: Float[Tensor, "*any"]) -> Float[Tensor, ""]:
+    """Mean absolute difference, in the unit of the input."""
+    return (a - b).abs().mean()
+
+
+def dissimilarity(a: Float[Tensor, "B *size"], b: Float[Tensor, "B *size"], data_range: float) -> Float[Tensor, ""]:
+    """1 - SSIM of images ``[B, H, W]`` or volumes ``[B, D, H, W]`` with a Gaussian window (Wang et al. 2004, MONAI)."""
+    dims = a.ndim - 1
+    loss = SSIMLoss(spatial_dims=dims, data_range=data_range, win_size=_SSIM_WINDOW[dims])
+    return loss(a[:, None], b[:, None])
+
+
+def total_variation(volume: Float[Tensor, "B D H W"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of neighbours, summed over the three axes (anisotropic; Rudin et al. 1992)."""
+    return sum((volume.diff(dim=d).abs().mean() for d in (1, 2, 3)), start=volume.new_zeros(()))
+
+
+def ncc3d(a: Float[Tensor, "B D H W"], b: Float[Tensor, "B D H W"]) -> Float[Tensor, ""]:
+    """1 - normalised cross-correlation over the whole volume, mean over the batch: 0 equal, 2 opposite."""
+    a, b = a.flatten(1), b.flatten(1)
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    norm = (a.square().sum(1) * b.square().sum(1) + _TINY**2).sqrt()
+    return (1 - (a * b).sum(1) / norm).mean()
+
+
+def geodesic(a: Float[Tensor, "B 4 4"], b: Float[Tensor, "B 4 4"]) -> Float[Tensor, ""]:
+    """Mean angle between the rotations of two sets of transforms, radians (Huynh 2009, Phi 6)."""
+    return roma.rotmat_geodesic_distance(a[:, :3, :3], b[:, :3, :3]).mean()
+
+
+def point_errors(
+    a: Float[Tensor, "B 4 4"], b: Float[Tensor, "B 4 4"], points: Float[Tensor, "B P 3"]
+) -> Float[Tensor, " B"]:
+    """Mean distance of points under two transforms, mm: mTRE when one of them is the truth."""
+    difference = a - b
+    offset = points.to(difference.dtype) @ difference[:, :3, :3].mT + difference[:, None, :3, 3]
+    return (offset.square().sum(-1) + _TINY).sqrt().mean(-1)
+
+
+def anchor_distance(
+    a: Float[Tensor, "B 4 4"], b: Float[Tensor, "B 4 4"], points: Float[Tensor, "B P 3"]
+) -> Float[Tensor, ""]:
+    """Mean distance of anchors under two transforms, mm.
+
+    Its gradient does not fade with distance, as that of image and volume differences does beyond a few mm. This
+    project's; not in RadGS-Reg.
+    """
+    return point_errors(a, b, points).mean()
+
+
+def reconstruction_loss(
+    images: Mapping[str, Float[Tensor, "B V h w"]],
+    volumes: Mapping[str, Float[Tensor, "B D H W"]],
+    target_images: Float[Tensor, "B V h w"],
+    target_volume: Float[Tensor, "B D H W"],
+    weights: LossSettings,
+) -> dict[str, Float[Tensor, ""]]:
+    """L_CAL-rec of RadGS-Reg: L1 + 0.2 (1 - SSIM) + 0.05 TV of every branch, and a volume L1 of this project.
+
+    Args:
+        images: by branch (``effect``, ``factual``), line integrals of the Gaussians.
+        volumes: by branch, the Gaussians on a grid, 1/mm.
+        target_images: line integrals of the vertebra's excess alone.
+        target_volume: the vertebra's excess at its true pose, 1/mm.
+        weights: of the terms.
+
+    Returns:
+        Weighted terms by name; their sum is the loss.
+    """
+    terms = {}
+    for branch, drawn in images.items():
+        volume = volumes[branch]
+        terms[f"{branch}.image"] = l1(drawn, target_images) / INTEGRAL_RANGE
+        terms[f"{branch}.ssim"] = weights.ssim * dissimilarity(
+            drawn.flatten(0, 1), target_images.flatten(0, 1), INTEGRAL_RANGE
+        )
+        terms[f"{branch}.tv"] = weights.tv * total_variation(volume) / ATTENUATION_RANGE
+        terms[f"{branch}.volume"] = weights.volume * l1(volume, target_volume) / ATTENUATION_RANGE
+    return terms
+
+
+def registration_loss(
+    warped_ct: Float[Tensor, "B D H W"],
+    reconstruction: Float[Tensor, "B D H W"],
+    estimate: Float[Tensor, "B 4 4"],
+    truth: Float[Tensor, "B 4 4"],
+    points: Float[Tensor, "B P 3"],
+    weights: LossSettings,
+) -> dict[str, Float[Tensor, ""]]:
+    """L_reg of RadGS-Reg, NCC3D + SSIM3D + 0.02 geodesic, and the anchors' distance for reach.
+
+    Args:
+        warped_ct: the CT moved by ``estimate``, 1/mm.
+        reconstruction: RecM's, 1/mm.
+        estimate: crop_from_vertebra, mm.
+        truth: crop_from_vertebra, mm.
+        points: of the vertebra, vertebra frame, mm.
+        weights: of the terms.
+
+    Returns:
+        Weighted terms by name; their sum is the loss.
+    """
+    return {
+        "ncc": ncc3d(warped_ct, reconstruction),
+        "ssim": dissimilarity(warped_ct, reconstruction, ATTENUATION_RANGE),
+        "geodesic": weights.geodesic * geodesic(estimate, truth).float(),
+        "anchor": weights.anchor * anchor_distance(estimate, truth, points).float() / ANCHOR_UNIT_MM,
+    }
+
+
+def total(terms: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """The sum of the terms."""
+    return torch.stack(list(terms.values())).sum()

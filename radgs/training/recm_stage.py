@@ -1,0 +1,119 @@
+"""Training RecM: pose on the whole batch, pictures and volumes of a few of it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from radgs.anatomy import VertebraViews
+from radgs.config import LossSettings
+from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize
+from radgs.models import Observation, RecM, Reconstruction, grid_anchors, warp
+from radgs.training.augment import augmented
+from radgs.training.data import Vertebrae, views_of
+from radgs.training.loop import Stage
+from radgs.training.losses import ANCHOR_UNIT_MM, anchor_distance, point_errors, reconstruction_loss
+
+_DRAWN = 2
+
+
+class RecMStage(Stage):
+    """RecM's losses.
+
+    Drawing Gaussians costs much more than estimating a pose, and the pose needs many samples: the motion of every
+    sample is judged, the first few of each batch are drawn. The two kinds of anchors take turns at random.
+    """
+
+    def __init__(self, recm: RecM, vertebrae: Vertebrae, weights: LossSettings) -> None:
+        super().__init__()
+        self.recm, self.vertebrae, self.weights = recm, vertebrae, weights
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """L_CAL-rec and the anchors' distance of both branches."""
+        batch = augmented(batch)
+        seen = self.recm.observe(views_of(batch))
+        kind = "patient" if torch.rand(()) < 0.5 else "grid"
+        few = {key: value[:_DRAWN] for key, value in batch.items()}
+        made = reconstruct_few(self.recm, seen[:_DRAWN], few, self.vertebrae, kind)
+        volumes = voxels_of(made, self.recm)
+        return {
+            **pose_terms(seen, batch, self.vertebrae, self.weights),
+            **picture_terms(made, volumes, few, self.vertebrae, self.weights, self.recm.crop_mm),
+        }
+
+    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Errors of the factual motion, and of no motion."""
+        points = self.vertebrae.points[self.vertebrae.rows(batch["level"])]
+        truth = batch["crop_from_vertebra"]
+        start = torch.eye(4, dtype=truth.dtype, device=truth.device).expand_as(truth)
+        motion = self.recm.observe(views_of(batch)).factual_motion
+        return {
+            "mtre_mm": point_errors(motion, truth, points),
+            "start_mtre_mm": point_errors(start, truth, points),
+        }
+
+
+def expanded(anchors: RadiativeGaussians, count: int) -> RadiativeGaussians:
+    """The same anchors for each of a batch."""
+    return RadiativeGaussians(
+        *(
+            tensor.expand(count, *tensor.shape)
+            for tensor in (anchors.means, anchors.scales, anchors.quaternions, anchors.densities)
+        )
+    )
+
+
+def anchors_of(recm: RecM, level: Tensor, vertebrae: Vertebrae, kind: str) -> RadiativeGaussians:
+    """Anchors of a kind for a batch of levels, ``[B, N]``, vertebra frame."""
+    if kind == "patient":
+        return vertebrae.anchors(level)
+    blank = expanded(grid_anchors(recm.settings, recm.crop_mm), len(level))
+    device = level.device
+    return RadiativeGaussians(
+        blank.means.to(device), blank.scales.to(device), blank.quaternions.to(device), blank.densities.to(device)
+    )
+
+
+def reconstruct_few(
+    recm: RecM, seen: Observation, few: dict[str, Tensor], vertebrae: Vertebrae, kind: str
+) -> Reconstruction:
+    """Reconstruct what was seen with anchors of a kind."""
+    views: VertebraViews = views_of(few)
+    return recm.reconstruct(seen, views, anchors_of(recm, few["level"], vertebrae, kind))
+
+
+def voxels_of(made: Reconstruction, recm: RecM) -> dict[str, Float[Tensor, "B D H W"]]:
+    """Both branches on RegM's grid, 1/mm."""
+    grid = Grid.centred(recm.crop_mm, recm.settings.volume_voxels)
+    return {"effect": voxelize(made.effect, grid), "factual": voxelize(made.factual, grid)}
+
+
+def pose_terms(
+    seen: Observation, batch: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
+) -> dict[str, Tensor]:
+    """The anchors' distance of both branches."""
+    points = vertebrae.points[vertebrae.rows(batch["level"])]
+    truth, scale = batch["crop_from_vertebra"], weights.anchor / ANCHOR_UNIT_MM
+    return {
+        "factual.anchor": scale * anchor_distance(seen.factual_motion, truth, points).float(),
+        "effect.anchor": scale * anchor_distance(seen.effect_motion, truth, points).float(),
+    }
+
+
+def picture_terms(
+    made: Reconstruction,
+    volumes: dict[str, Tensor],
+    few: dict[str, Tensor],
+    vertebrae: Vertebrae,
+    weights: LossSettings,
+    crop_mm: float,
+) -> dict[str, Tensor]:
+    """L_CAL-rec of what was drawn."""
+    size = (few["targets"].shape[-2], few["targets"].shape[-1])
+    images = {
+        branch: rasterize(gaussians, few["K"], few["camera_from_crop"], size)
+        for branch, gaussians in (("effect", made.effect), ("factual", made.factual))
+    }
+    target = warp(vertebrae.volumes[vertebrae.rows(few["level"])], few["crop_from_vertebra"], crop_mm)
+    return reconstruction_loss(images, volumes, few["targets"], target, weights)
