@@ -1,0 +1,120 @@
+"""Pictures: the outline of a vertebra on its X-rays, its reconstruction beside the CT, errors step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from radgs.geometry import Camera, RigidTransform
+from radgs.images import Volume, Xray, atomic_path
+
+mpl.use("Agg")
+
+_BEFORE = {"colors": "#ffb000", "linestyles": "dashed", "linewidths": 1.2}
+_AFTER = {"colors": "#00e5ff", "linestyles": "solid", "linewidths": 1.4}
+_STEPS = {
+    "unregistered_mtre_mm": "unregistered",
+    "start_mtre_mm": "detected",
+    "regm_mtre_mm": "after RegM",
+    "mtre_mm": "after refinement",
+}
+
+
+def silhouette(camera: Camera, points: NDArray[np.float64], world_from_ct: RigidTransform) -> NDArray[np.bool_]:
+    """Which pixels ``[H, W]`` a cloud of voxel centres ``[n, 3]`` (ct, mm) covers when it is projected."""
+    uv = camera.project(world_from_ct.apply(points))
+    uv = np.rint(uv[np.isfinite(uv).all(axis=1)]).astype(int)
+    inside = ((uv >= 0) & (uv < [camera.width, camera.height])).all(axis=1)
+    image = np.zeros((camera.height, camera.width), dtype=bool)
+    image[uv[inside, 1], uv[inside, 0]] = True
+    return ndimage.binary_fill_holes(ndimage.binary_closing(image, iterations=4))
+
+
+def _save(figure: Figure, target: str | Path) -> None:
+    with atomic_path(target) as part:
+        figure.savefig(part, format="png", dpi=110, bbox_inches="tight")
+
+
+def draw_overlay(
+    xrays: Mapping[str, Xray],
+    mask: Volume,
+    before: RigidTransform,
+    after: RigidTransform,
+    title: str,
+    target: str | Path,
+) -> None:
+    """Every X-ray around the vertebra, with its outline at the detected and at the refined pose; PNG.
+
+    Args:
+        xrays: the views.
+        mask: of the vertebra, in the CT.
+        before: world_from_ct of the start, dashed.
+        after: world_from_ct of the result, solid.
+        title: stands above.
+        target: the file to write.
+    """
+    points = mask.points(np.argwhere(mask.array)[:, ::-1])
+    figure = Figure(figsize=(5.2 * len(xrays), 5.4))
+    for axis, (name, xray) in zip(figure.subplots(1, len(xrays), squeeze=False)[0], xrays.items(), strict=True):
+        outlines = [silhouette(xray.camera, points, pose) for pose in (before, after)]
+        rows, columns = np.nonzero(outlines[0] | outlines[1])
+        if len(rows):
+            v0, v1 = max(rows.min() - 60, 0), rows.max() + 60
+            u0, u1 = max(columns.min() - 60, 0), columns.max() + 60
+        else:
+            v0, v1, u0, u1 = 0, xray.camera.height, 0, xray.camera.width
+        shown = xray.line_integrals[v0:v1, u0:u1]
+        low, high = np.nanpercentile(shown, [2, 98])
+        axis.imshow(shown, cmap="gray", vmin=low, vmax=high)
+        for outline, style in zip(outlines, (_BEFORE, _AFTER), strict=True):
+            axis.contour(outline[v0:v1, u0:u1].astype(float), levels=[0.5], **style)
+        axis.set_title(f"{name}   dashed: detected, solid: refined", fontsize=9)
+        axis.set_axis_off()
+    figure.suptitle(title)
+    _save(figure, target)
+
+
+def draw_slices(volumes: Mapping[str, Volume], target: str | Path) -> None:
+    """Middle slices of volumes on one grid, a row each: axial, coronal, sagittal; attenuation above soft tissue; PNG."""
+    figure = Figure(figsize=(8, 2.7 * len(volumes)))
+    top = max(float(np.percentile(v.array, 99.7)) for v in volumes.values()) or 1.0
+    for axes, (name, volume) in zip(figure.subplots(len(volumes), 3, squeeze=False), volumes.items(), strict=True):
+        array, (d, h, w) = volume.array, volume.array.shape
+        spacing = float(volume.spacing[0])
+        planes = {"axial": array[d // 2], "coronal": array[::-1, h // 2], "sagittal": array[::-1, :, w // 2]}
+        for axis, (plane, image) in zip(axes, planes.items(), strict=True):
+            extent = (0.0, image.shape[1] * spacing, image.shape[0] * spacing, 0.0)
+            shown = axis.imshow(image, cmap="gray", vmin=0, vmax=top, extent=extent)
+            axis.set_title(f"{name}, {plane}", fontsize=8)
+            axis.set_xlabel("mm", fontsize=7)
+            axis.tick_params(labelsize=6)
+        figure.colorbar(shown, ax=axes[-1], label="excess, 1/mm")
+    figure.tight_layout()
+    _save(figure, target)
+
+
+def draw_steps(registrations: pd.DataFrame, target: str | Path) -> None:
+    """mTRE of each registration after each step, log scale, with the 1 and 2 mm limits; PNG."""
+    columns = [c for c in _STEPS if c in registrations]
+    values = registrations[columns].to_numpy(dtype=float)
+    figure = Figure(figsize=(6.5, 4))
+    axis = figure.subplots()
+    axis.plot(np.arange(len(columns)), values.T, color="0.6", linewidth=0.8, marker=".", markersize=4)
+    if len(values):
+        axis.plot(
+            np.arange(len(columns)), np.nanmedian(values, axis=0), color="k", linewidth=2, marker="o", label="median"
+        )
+    for limit in (1.0, 2.0):
+        axis.axhline(limit, color="k", linestyle=":", linewidth=0.8)
+    axis.set_yscale("log")
+    axis.set_xticks(np.arange(len(columns)), [_STEPS[c] for c in columns])
+    axis.set_ylabel("mTRE, mm")
+    axis.legend()
+    _save(figure, target)
