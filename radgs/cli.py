@@ -114,9 +114,9 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
         SystemExit: with code 2 after a :class:`RadgsError`.
     """
     torch.set_num_threads(snakemake.threads)
-    numba.set_num_threads(min(snakemake.threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(snakemake.threads, numba.get_num_threads()))
     with Path(snakemake.log[0]).open("w") as log:
-        sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)  # type: ignore[assignment]
+        sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)
         try:
             action(load_config(snakemake.config))
         except RadgsError as error:

@@ -65,7 +65,9 @@ def window_camera(camera: Camera, centre: ArrayLike, size_mm: float, pixels: int
     """
     depth = float(camera.camera_from_world.apply(centre)[2])
     if depth <= 0:
-        raise GeometryError(f"the point {np.round(centre, 1).tolist()} lies behind the X-ray source")
+        raise GeometryError(
+            f"the point {np.round(np.asarray(centre, dtype=float), 1).tolist()} lies behind the X-ray source"
+        )
     u, v = camera.project(centre)
     step = size_mm * float(camera.K[0, 0]) / depth / pixels
     half = step * (pixels - 1) / 2

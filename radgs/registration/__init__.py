@@ -4,19 +4,23 @@ from radgs.registration.consensus import consensus
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
 from radgs.registration.refine import Refined, refine
-from radgs.registration.register import register_shot
+from radgs.registration.register import Patient, Registration, read_patient, register, register_shot
 from radgs.registration.scene import Scene, View
 
 __all__ = [
     "Estimate",
     "Evidence",
+    "Patient",
     "Refined",
+    "Registration",
     "Scene",
     "Verdict",
     "View",
     "consensus",
     "estimate",
     "judge",
+    "read_patient",
     "refine",
+    "register",
     "register_shot",
 ]

@@ -67,6 +67,17 @@ class Verdict:
         return cls("rejected", 0.0, [reason], {})
 
 
+def read_model(path: Path = MODEL) -> dict[str, Any]:
+    """The logistic model.
+
+    Raises:
+        ConfigError: the file is missing.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: the verdict's model is missing; run benchmarks/calibrate_verdict.py")
+    return read_json(path)
+
+
 def probability(evidence: Evidence, model: dict[str, Any]) -> float:
     """Probability that mTRE < 2 mm, from a logistic model ``{"bias", "weights", "mean", "scale"}``."""
     logit = float(model["bias"])
@@ -75,18 +86,13 @@ def probability(evidence: Evidence, model: dict[str, Any]) -> float:
     return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))
 
 
-def judge(evidence: Evidence, settings: JudgementSettings, model_path: Path = MODEL) -> Verdict:
+def judge(evidence: Evidence, settings: JudgementSettings, model: dict[str, Any]) -> Verdict:
     """Turn evidence into a verdict.
 
     A result is never accepted when a gate is closed, whatever its probability: starts that disagree, a view that does
     not fit, or a vertebra that is largely outside an image.
-
-    Raises:
-        ConfigError: the model file is missing.
     """
-    if not model_path.is_file():
-        raise ConfigError(f"{model_path}: the verdict's model is missing; run benchmarks/calibrate_verdict.py")
-    p = probability(evidence, read_json(model_path))
+    p = probability(evidence, model)
     gates = []
     if evidence.disagreement_mm > settings.max_disagreement_mm:
         gates.append(f"independent starts end {evidence.disagreement_mm:.1f} mm apart")

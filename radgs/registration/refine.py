@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from radgs.anatomy import LEVELS
@@ -29,6 +29,19 @@ _FEWEST_PIXELS = 50
 _RATE_RAD, _RATE_MM = 0.004, 0.2  # of Adam, per pixel of blur
 
 Poses = dict[str, Float64[Tensor, "4 4"]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a view is compared with at one blur.
+
+    Attributes:
+        gradients: ``[2, 2, H, W]``: of the X-ray and of the CT's soft tissue, along u and v.
+        usable: ``[H, W]`` 0 or 1.
+    """
+
+    gradients: Float[Tensor, "2 2 H W"]
+    usable: Float[Tensor, "H W"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +77,9 @@ def relative_motion_prior(scene: Scene, poses: Poses, settings: RefinementSettin
 
 
 def similarities(
-    scene: Scene, poses: Poses, fixed: Mapping[str, Tensor], sigma_px: float, step_mm: float
+    scene: Scene, poses: Poses, targets: Mapping[str, Target], sigma_px: float, step_mm: float
 ) -> dict[str, dict[str, Tensor]]:
-    """By level and view, the mean gradient correlation near the projected vertebra; gradient to the poses.
-
-    ``fixed`` holds, for each view, the blurred gradients of the X-ray and of the soft tissue, ``[2, 2, H, W]``.
-    """
+    """By level and view, the mean gradient correlation near the projected vertebra; gradient to the poses."""
     out: dict[str, dict[str, Tensor]] = {level: {} for level in poses}
     for name, view in scene.views.items():
         drawn = scene.draw(view, poses, step_mm)
@@ -77,9 +87,10 @@ def similarities(
             continue
         (y0, y1, x0, x1), image, alone = drawn
         moving = gradients(blur(image[None], sigma_px))[0]
-        (still, soft), measured = fixed[name][..., y0:y1, x0:x1], view.measured[y0:y1, x0:x1].float()
+        still, soft = targets[name].gradients[..., y0:y1, x0:x1]
+        usable = targets[name].usable[y0:y1, x0:x1]
         silhouettes = torch.stack(list(alone.values())).detach() > _VISIBLE
-        near = F.max_pool2d(silhouettes.float()[:, None], 9, 1, 4)[:, 0] * measured
+        near = F.max_pool2d(silhouettes.float()[:, None], 9, 1, 4)[:, 0] * usable
         ncc = partial_ncc(moving[None], still[None], soft[None], near[:, None]).mean(dim=1)
         for value, weight, level in zip(ncc, near, alone, strict=True):
             if float(weight.sum()) > _FEWEST_PIXELS:
@@ -87,10 +98,14 @@ def similarities(
     return out
 
 
-def _fixed_gradients(scene: Scene, poses: Poses, sigma_px: float) -> dict[str, Tensor]:
+def make_targets(scene: Scene, poses: Poses, sigma_px: float) -> dict[str, Target]:
+    """What each view is compared with; the soft tissue lies where most of the vertebrae say."""
     body = _mean_pose(scene, poses)
-    images = {n: torch.stack([v.image, scene.draw_soft(v, body)]) for n, v in scene.views.items()}
-    return {name: gradients(blur(pair, sigma_px)) for name, pair in images.items()}
+    targets = {}
+    for name, view in scene.views.items():
+        pair = torch.stack([view.image, scene.draw_soft(view, body)])
+        targets[name] = Target(gradients(blur(pair, sigma_px)), view.usable(sigma_px))
+    return targets
 
 
 def _mean_pose(scene: Scene, poses: Poses) -> Float64[Tensor, "4 4"]:
@@ -114,7 +129,7 @@ def _stage(
     count = 1 if together else len(poses)
     rotvec = torch.zeros(count, 3, dtype=torch.float64, requires_grad=True)
     shift = torch.zeros(count, 3, dtype=torch.float64, requires_grad=True)
-    fixed = _fixed_gradients(scene, poses, sigma_px)
+    targets = make_targets(scene, poses, sigma_px)
     groups = [
         {"params": [rotvec], "lr": _RATE_RAD * sigma_px},
         {"params": [shift], "lr": _RATE_MM * sigma_px},
@@ -122,7 +137,7 @@ def _stage(
     optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
     for _ in range(steps):
         now = _moved(scene, poses, rotvec, shift, together)
-        found = similarities(scene, now, fixed, sigma_px, settings.step_mm)
+        found = similarities(scene, now, targets, sigma_px, settings.step_mm)
         values = [2 * value for views in found.values() for value in views.values()]
         if not values:
             raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
@@ -161,6 +176,6 @@ def refine(
         poses = _stage(scene, poses, settings, together=together, sigma_px=sigma_px, steps=int(steps))
     sigma_px = settings.articulated_stages[-1][0]
     with torch.no_grad():
-        found = similarities(scene, poses, _fixed_gradients(scene, poses, sigma_px), sigma_px, settings.step_mm)
+        found = similarities(scene, poses, make_targets(scene, poses, sigma_px), sigma_px, settings.step_mm)
     similarity = {level: {view: float(v) for view, v in views.items()} for level, views in found.items()}
     return Refined({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, similarity)

@@ -40,7 +40,7 @@ from radgs.images import (
 from radgs.models import RecM, RegM, load_recm, load_regm
 from radgs.registration.consensus import consensus
 from radgs.registration.initialize import Estimate, estimate
-from radgs.registration.judge import Evidence, Verdict, judge
+from radgs.registration.judge import Evidence, Verdict, judge, read_model
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene, View
 
@@ -83,6 +83,7 @@ def register(
     levels: Mapping[str, Mapping[str, Any]],
     recm: RecM,
     regm: RegM,
+    verdict_model: dict[str, Any],
     config: Config,
 ) -> dict[str, Registration]:
     """Register the located levels of one shot.
@@ -93,6 +94,7 @@ def register(
         levels: by level, ``centre_mm`` (world) and ``residual_mm``, as in ``levels.json``.
         recm: reconstruction network.
         regm: registration network.
+        verdict_model: of :func:`radgs.registration.judge.read_model`.
         config: settings.
 
     Raises:
@@ -123,7 +125,7 @@ def register(
             residual_mm=float(levels[level]["residual_mm"]),
             visible=float(min(seen)),
         )
-        results[level] = Registration(level, found, pose, judge(evidence, config.judgement), seconds)
+        results[level] = Registration(level, found, pose, judge(evidence, config.judgement, verdict_model), seconds)
     return results
 
 
@@ -232,9 +234,8 @@ def register_shot(
     """
     patient = read_patient(ct, vertebrae, crops, masks, anchors, config)
     located = read_levels(levels)
-    results = register(
-        patient, read_xrays(xrays, cameras), located, load_recm(models_folder), load_regm(models_folder), config
-    )
+    networks = load_recm(models_folder), load_regm(models_folder)
+    results = register(patient, read_xrays(xrays, cameras), located, *networks, read_model(), config)
     output, absent = Path(output_folder), read_json(levels)["not_seen"]
     for level, result in results.items():
         write_registration(output / level, result, patient.crops[level])

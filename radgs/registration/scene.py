@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
+from scipy import ndimage
 from torch import Tensor
 
 from radgs.anatomy import SpineTissue
@@ -27,7 +28,7 @@ class View:
     """One X-ray, binned to the resolution at which poses are compared.
 
     Attributes:
-        image: ``[H, W]`` float32 line integrals, unmeasured pixels filled with the median.
+        image: ``[H, W]`` float32 line integrals, unmeasured pixels filled from the nearest measured one.
         measured: ``[H, W]``.
         camera: of the binned image.
         pixel_mm: size of a binned pixel at the depth of the spine.
@@ -57,8 +58,15 @@ class View:
         blocks = xray.line_integrals[:rows, :columns].reshape(camera.height, factor, camera.width, factor)
         measured = np.isfinite(blocks).all(axis=(1, 3))
         mean = np.where(measured, np.where(np.isfinite(blocks), blocks, 0).mean(axis=(1, 3)), np.nan)
-        filled = np.where(measured, mean, np.nanmedian(mean)).astype(np.float32)
+        nearest = ndimage.distance_transform_edt(~measured, return_distances=False, return_indices=True)
+        filled = mean[tuple(nearest)].astype(np.float32)
         return cls(torch.from_numpy(filled), torch.from_numpy(measured), camera, native * factor)
+
+    def usable(self, sigma_px: float) -> Float[Tensor, "H W"]:
+        """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
+        reach = int(2 * sigma_px) + 2
+        gaps = (~self.measured).float()[None, None]
+        return 1 - F.max_pool2d(gaps, 2 * reach + 1, 1, reach)[0, 0]
 
 
 class Part:

@@ -84,7 +84,7 @@ def draw_overlay(
 def draw_slices(volumes: Mapping[str, Volume], target: str | Path) -> None:
     """Middle slices of volumes on one grid, a row each: axial, coronal, sagittal; attenuation above soft tissue; PNG."""
     figure = Figure(figsize=(8, 2.7 * len(volumes)))
-    top = max(float(np.percentile(v.array, 99.7)) for v in volumes.values()) or 1.0
+    top = max(float(np.percentile(v.array.astype(np.float32), 99.7)) for v in volumes.values()) or 1.0
     for axes, (name, volume) in zip(figure.subplots(len(volumes), 3, squeeze=False), volumes.items(), strict=True):
         array, (d, h, w) = volume.array, volume.array.shape
         spacing = float(volume.spacing[0])

@@ -95,7 +95,8 @@ def _registrations(table: pd.DataFrame) -> str:
         numbers = "".join(f'<td class="n">{_number(row[c])}</td>' for c in steps)
         verdict = html.escape(str(row["verdict"]))
         rows.append(
-            f'<tr>{ids}{numbers}<td class="{verdict}">{verdict}</td><td class="n">{_number(row["probability"])}</td></tr>'
+            f'<tr>{ids}{numbers}<td class="{verdict}">{verdict}</td>'
+            f'<td class="n">{_number(row["probability"])}</td></tr>'
         )
     return "<table>" + "".join(rows) + "</table>"
 

@@ -1,0 +1,182 @@
+"""Consensus, correlation, refinement and verdict against answers known by construction."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from radgs.anatomy import split_tissue
+from radgs.config import CArmSettings, Config, JudgementSettings, load_config
+from radgs.errors import ConfigError, GeometryError
+from radgs.geometry import RigidTransform
+from radgs.images import Xray
+from radgs.registration import Evidence, Scene, Verdict, View, consensus, judge, refine
+from radgs.registration.judge import probability, read_model
+from radgs.registration.scene import partial_ncc
+from radgs.simulation import ArticulatedSpine, CArm, SpinePose
+from tests.phantoms import block_spine
+
+
+def about(centre, degrees, shift):
+    rotation = Rotation.from_rotvec(np.radians(degrees)).as_matrix()
+    centre = np.asarray(centre)
+    return RigidTransform.from_rotation_translation(rotation, centre - rotation @ centre + np.asarray(shift))
+
+
+def test_consensus_of_equal_poses_is_that_pose_and_an_outlier_hardly_moves_it():
+    rng = np.random.default_rng(0)
+    points = {f"L{i}": rng.normal([0, 0, -35.0 * i], 15, (60, 3)) for i in range(1, 5)}
+    pose = about([0, 0, 0], [10, -5, 20], [4, 5, 6])
+    found, distance = consensus(dict.fromkeys(points, pose), points)
+    assert found.matrix == pytest.approx(pose.matrix, abs=1e-9)
+    assert max(distance.values()) < 1e-9
+    poses = dict.fromkeys(points, pose)
+    poses["L3"] = about([0, 0, -105], [0, 0, 0], [25, 0, 0]) @ pose
+    found, distance = consensus(poses, points)
+    off = np.linalg.norm(found.apply(points["L1"]) - pose.apply(points["L1"]), axis=1).mean()
+    assert off < 2.0  # the plain mean would be off by about 6 mm
+    assert max(distance, key=distance.get) == "L3"
+
+
+def test_partial_correlation_ignores_what_the_nuisance_explains():
+    generator = torch.Generator().manual_seed(0)
+    signal, nuisance, noise = torch.randn(3, 40, 40, generator=generator)
+    weight = torch.ones(40, 40)
+    seen = signal + 7 * nuisance + 3.0
+    assert float(partial_ncc(signal, seen, nuisance, weight)) == pytest.approx(1.0, abs=0.01)
+    assert float(partial_ncc(signal, seen, noise, weight)) < 0.3
+    assert float(partial_ncc(-signal, seen, nuisance, weight)) == pytest.approx(-1.0, abs=0.01)
+    weight[:, 20:] = 0
+    seen[:, 20:] = 1e3
+    assert float(partial_ncc(signal, seen, nuisance, weight)) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def bent():
+    """The X-rays of a block spine whose vertebrae have been moved against each other, and where they are."""
+    tissue = split_tissue(*block_spine())
+    spine = ArticulatedSpine(tissue)
+    whole = about([0, 0, 0], [5, -4, 8], [3, -6, 4]) @ RigidTransform.from_rotation_translation(
+        np.eye(3), [-11, 7, -40]
+    )
+    truth = {
+        level: whole @ about(spine.centres[level], degrees, shift)
+        for level, degrees, shift in (
+            ("T12", [2, 1, -2], [1, 0, 0.5]),
+            ("L1", [0, 0, 0], [0, 0, 0]),
+            ("L2", [-2, 2, 1], [0, -1, 0]),
+        )
+    }
+    carm = CArm(CArmSettings(detector_px=244, pixel_mm=1.552))
+    cameras = {"AP": carm.camera("AP", 0.1, 0.05), "LA": carm.camera("LA", -0.05, 0.1)}
+    xrays = {
+        view: Xray(view, np.sum(spine.project(camera, SpinePose(whole, truth)), axis=0), camera)
+        for view, camera in cameras.items()
+    }
+    return tissue, truth, xrays
+
+
+def mtre(a, b, tissue, level):
+    points = tissue.points(level)
+    return float(np.linalg.norm(a.apply(points) - b.apply(points), axis=1).mean())
+
+
+def scene_of(tissue, truth, xrays):
+    middle = truth["L1"].apply(tissue.centre("L1"))
+    return Scene({name: View.from_xray(x, middle, 0.9) for name, x in xrays.items()}, tissue)
+
+
+def test_refinement_finds_every_vertebra_of_a_bent_spine(bent):
+    tissue, truth, xrays = bent
+    off = about(truth["L1"].apply(tissue.centre("L1")), [3, -2, 3], [2, -3, 2])
+    start = dict.fromkeys(truth, off @ truth["L1"])
+    found = refine(scene_of(tissue, truth, xrays), start, Config().refinement)
+    for level in truth:
+        assert mtre(start[level], truth[level], tissue, level) > 3.0
+        assert mtre(found.world_from_ct[level], truth[level], tissue, level) < 0.5
+        assert min(found.similarity[level].values()) > 0.6
+
+
+def test_refinement_does_not_depend_on_the_world_frame(bent):
+    tissue, truth, xrays = bent
+    moved = about([0, 0, 0], [40, -120, 75], [300, -20, 1000])  # other_from_world
+    elsewhere = {
+        name: Xray(name, x.line_integrals, type(x.camera)(
+            x.camera.K, x.camera.camera_from_world @ moved.inverse(), x.camera.width, x.camera.height
+        ))
+        for name, x in xrays.items()
+    }  # fmt: skip
+    settings = load_config({"refinement": {"one_body_stages": [[3, 5]], "articulated_stages": [[1.5, 5]]}}).refinement
+    start = {level: about([0, 0, 0], [0, 0, 0], [2, 1, -1]) @ pose for level, pose in truth.items()}
+    here = refine(scene_of(tissue, truth, xrays), start, settings)
+    there_truth = {level: moved @ pose for level, pose in truth.items()}
+    there = refine(
+        scene_of(tissue, there_truth, elsewhere), {level: moved @ pose for level, pose in start.items()}, settings
+    )
+    for level in truth:
+        assert mtre(there.world_from_ct[level], moved @ here.world_from_ct[level], tissue, level) < 0.02
+
+
+def test_a_view_that_does_not_see_the_spine_is_named(bent):
+    tissue, truth, xrays = bent
+    with pytest.raises(GeometryError, match="view AP does not see the spine"):
+        View.from_xray(xrays["AP"], np.add(truth["L1"].apply(tissue.centre("L1")), [0, 0, 900.0]), 0.9)
+
+
+def test_unmeasured_pixels_are_left_out(bent):
+    tissue, truth, xrays = bent
+    holed = {}
+    for name, x in xrays.items():
+        image = x.line_integrals.copy()
+        image[100:112, :] = np.nan
+        holed[name] = Xray(name, image, x.camera)
+    start = {
+        level: about(pose.apply(tissue.centre(level)), [1, 1, -1], [1, -1, 1]) @ pose for level, pose in truth.items()
+    }
+    found = refine(scene_of(tissue, truth, holed), start, Config().refinement, as_one_body=False)
+    for level in truth:
+        assert mtre(found.world_from_ct[level], truth[level], tissue, level) < 0.7
+
+
+MODEL = {
+    "bias": 0.0,
+    "weights": {"similarity": 2.0, "worst_similarity": 1.0, "log_disagreement": -1.0, "log_moved": 0.0},
+    "mean": dict.fromkeys(("similarity", "worst_similarity", "log_disagreement", "log_moved"), 0.0),
+    "scale": dict.fromkeys(("similarity", "worst_similarity", "log_disagreement", "log_moved"), 1.0),
+}
+GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0)
+
+
+def test_the_probability_is_the_logistic_models():
+    logit = 2 * 0.7 + 0.6 - math.log(0.1)
+    assert probability(GOOD, MODEL) == pytest.approx(1 / (1 + math.exp(-logit)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"disagreement_mm": 9.0}, "9.0 mm apart"),
+        ({"worst_similarity": 0.01}, "0.01"),
+        ({"visible": 0.3}, "30 %"),
+    ],
+)
+def test_a_closed_gate_is_never_accepted_however_probable(change, reason):
+    sure = {**MODEL, "bias": 40.0}
+    settings = JudgementSettings()
+    assert judge(GOOD, settings, sure).verdict == "accepted"
+    verdict = judge(Evidence(**{**GOOD.__dict__, **change}), settings, sure)
+    assert verdict.verdict == "review"
+    assert any(reason in r for r in verdict.reasons)
+
+
+def test_an_improbable_result_is_rejected_and_a_missing_one_too():
+    assert judge(GOOD, JudgementSettings(), {**MODEL, "bias": -40.0}).verdict == "rejected"
+    missing = Verdict.not_registered("no box")
+    assert (missing.verdict, missing.probability, missing.reasons) == ("rejected", 0.0, ["no box"])
+
+
+def test_a_missing_verdict_model_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="calibrate_verdict"):
+        read_model(tmp_path / "absent.json")
