@@ -82,7 +82,7 @@ def draw_overlay(
 
 
 def draw_slices(volumes: Mapping[str, Volume], target: str | Path) -> None:
-    """Middle slices of volumes on one grid, a row each: axial, coronal, sagittal; attenuation above soft tissue; PNG."""
+    """Middle slices (axial, coronal, sagittal) of volumes on one grid, a row each; PNG."""
     figure = Figure(figsize=(8, 2.7 * len(volumes)))
     top = max(float(np.percentile(v.array.astype(np.float32), 99.7)) for v in volumes.values()) or 1.0
     for axes, (name, volume) in zip(figure.subplots(len(volumes), 3, squeeze=False), volumes.items(), strict=True):

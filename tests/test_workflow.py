@@ -1,0 +1,193 @@
+"""The workflow as a user meets it: a patient's sheets in, a report out; nothing but evaluation reads the truth."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radgs.cli import read_sheets
+from radgs.config import export_schema, load_config
+from radgs.errors import ConfigError
+from radgs.images import write_volume
+from radgs.simulation import make_demo_shots
+from tests.phantoms import block_spine
+
+ROOT = Path(__file__).parents[1]
+
+
+def snakemake(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def write_sheets(folder, patients):
+    """``patients``: by patient, its shots."""
+    rows = [f"{p}\tincoming/{p}/ct.nii.gz\tincoming/{p}/labels.nii.gz\tA phantom." for p in patients]
+    (folder / "config/patients.tsv").write_text("\n".join(["patient\tct\tlabels\tnote", *rows]) + "\n")
+    rows = [
+        f"{p}\t{s}\t{v}\tincoming/{p}/{s}/{v}.png\tincoming/{p}/{s}/cameras.json\tincoming/{p}/truth/{s}.json"
+        f"\tincoming/{p}/{s}/boxes.json"
+        for p, shots in patients.items()
+        for s in shots
+        for v in ("AP", "LA")
+    ]
+    header = "patient\tshot\tview\timage\tgeometry\ttruth\tboxes"
+    (folder / "config/xrays.tsv").write_text("\n".join([header, *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with one phantom patient, as a lab would set it up."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "config").mkdir()
+    shutil.copytree(ROOT / "resources", folder / "resources")
+    shutil.copy(ROOT / "tests/tiny.yaml", folder / "config/config.yaml")
+    incoming = folder / "incoming/tiny"
+    incoming.mkdir(parents=True)
+    ct, labels = block_spine()
+    write_volume(incoming / "ct.nii.gz", ct)
+    write_volume(incoming / "labels.nii.gz", labels)
+    config = load_config(folder / "config/config.yaml")
+    make_demo_shots(incoming / "ct.nii.gz", incoming / "labels.nii.gz", incoming, incoming / "truth", ["s1"], config)
+    write_sheets(folder, {"tiny": ["s1"]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    """The project after the whole workflow has run."""
+    done = snakemake(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def jobs(folder, *arguments):
+    """The (rule, wildcards) that would run, from Snakemake's own dry run."""
+    done = snakemake(folder, "--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
+    found, rule = [], None
+    for line in (done.stdout + done.stderr).splitlines():
+        if line.startswith(("rule ", "localrule ")):
+            rule = line.split()[1].rstrip(":")
+            found.append((rule, ""))
+        elif line.strip().startswith("wildcards:"):
+            found[-1] = (rule, line.split(":", 1)[1].strip())
+    return found
+
+
+def inputs_by_rule(folder):
+    """Every job's inputs, from Snakemake's own dry run of everything."""
+    done = snakemake(folder, "--dry-run", "--forceall")
+    assert done.returncode == 0, done.stderr
+    found, rule = [], None
+    for line in (done.stdout + done.stderr).splitlines():
+        if line.startswith(("rule ", "localrule ")):
+            rule = line.split()[1].rstrip(":")
+        elif line.strip().startswith("input:"):
+            found += [(rule, path.strip()) for path in line.split(":", 1)[1].split(",")]
+    return found
+
+
+def test_only_evaluation_reads_the_truth(project):
+    readers = {rule for rule, path in inputs_by_rule(project) if "truth" in path}
+    assert readers == {"evaluate"}
+
+
+def test_after_preparation_no_rule_reads_what_the_hospital_or_the_simulation_wrote(project):
+    allowed = {"prepare_ct", "prepare_xrays", "segment", "detect", "evaluate"}
+    readers = {rule for rule, path in inputs_by_rule(project) if path.startswith("incoming/")}
+    assert readers == allowed
+    assert {path for rule, path in inputs_by_rule(project) if rule == "detect" and "incoming" in path} == {
+        "incoming/tiny/s1/boxes.json"
+    }
+
+
+@pytest.mark.slow
+def test_the_whole_workflow_runs_and_writes_the_agreed_files(finished):
+    results = finished / "results"
+    summary = json.loads((results / "evaluation/summary.json").read_text())
+    assert summary["n"] == 2
+    for key in ("start_mtre_mm", "regm_mtre_mm", "mtre_mm"):
+        assert set(summary[key]) >= {"median", "mean", "sd", "p95"}
+    for key in ("xray_only", "ct_assisted"):
+        assert set(summary[key]) >= {"ssim", "psnr_db", "dice"}
+    shot = results / "patients/tiny/s1"
+    for name in ("xrays.nii.gz", "cameras.json", "levels.json", "registrations.json"):
+        assert (shot / name).is_file()
+    for name in ("world_from_ct.json", "ct_from_world.tfm", "gaussians.ply", "registered_ct.nii.gz", "verdict.json"):
+        assert (shot / "L1" / name).is_file()
+    page = (results / "report.html").read_text()
+    assert page.index("A phantom.") < page.index("Overview")
+    card = json.loads((results / "models/p1/card.json").read_text())
+    assert card["trained"] is False
+
+
+@pytest.mark.slow
+def test_a_second_run_has_nothing_to_do(finished):
+    done = snakemake(finished)
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_new_patient_runs_its_own_jobs_only(finished):
+    shutil.copytree(finished / "incoming/tiny", finished / "incoming/new", dirs_exist_ok=True)
+    write_sheets(finished, {"tiny": ["s1"], "new": ["s1"]})
+    try:
+        found = jobs(finished)
+    finally:
+        write_sheets(finished, {"tiny": ["s1"]})
+    assert ("register", "patient=new, shot=s1") in found
+    assert not [job for job in found if "patient=tiny" in job[1]]
+    assert {rule for rule, wildcards in found if not wildcards} == {"evaluate", "report", "all"}
+
+
+@pytest.mark.slow
+def test_a_broken_ct_is_one_line_and_leaves_nothing_behind(project, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("results", ".snakemake", "logs"))
+    ct = folder / "incoming/tiny/ct.nii.gz"
+    ct.write_bytes(ct.read_bytes()[: ct.stat().st_size // 2])
+    done = snakemake(folder, "results/patients/tiny/ct.nii.gz")
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("radgs: ") and "ct.nii.gz" in line]
+    assert not list((folder / "results").rglob("*.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("sheet", "message"),
+    [
+        ("patient\tct\n../x\ta.nii\n", "letters, digits"),
+        ("patient\tct\np\ta.nii\np\ta.nii\n", "twice"),
+        ("patient\np\n", "missing columns"),
+        ("patient\tct\np\t\n", "ct is empty"),
+        ("", "not a tab-separated sheet"),
+    ],
+)
+def test_sheets_that_cannot_be_right_are_refused_in_one_line(tmp_path, sheet, message):
+    (tmp_path / "patients.tsv").write_text(sheet)
+    config = load_config({"patients": str(tmp_path / "patients.tsv"), "xrays": str(ROOT / "config/xrays.tsv")})
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_sheets(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shot_with_one_view_is_refused(tmp_path):
+    (tmp_path / "patients.tsv").write_text("patient\tct\np\ta.nii\n")
+    (tmp_path / "xrays.tsv").write_text("patient\tshot\tview\timage\tgeometry\np\ts\tAP\ta.png\tc.json\n")
+    config = load_config({"patients": str(tmp_path / "patients.tsv"), "xrays": str(tmp_path / "xrays.tsv")})
+    with pytest.raises(ConfigError, match="one view"):
+        read_sheets(config)
+
+
+def test_the_shipped_schema_is_that_of_the_settings(tmp_path):
+    export_schema(tmp_path / "schema.json")
+    assert (tmp_path / "schema.json").read_text() == (ROOT / "workflow/schemas/config.schema.json").read_text()
+
+
+def test_shipped_configs_are_valid():
+    for path in sorted((ROOT / "config").glob("*.yaml")):
+        load_config(yaml.safe_load(path.read_text()))
