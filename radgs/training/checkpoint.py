@@ -21,6 +21,7 @@ class Progress:
         step: optimiser steps done.
         seconds: of training so far, over all runs.
         sums: of each loss term since the epoch began.
+        counts: how many steps had the term.
         history: a row of numbers for each epoch, as in ``log.csv``.
         best_score: lowest validation score, mm.
         best_state: the weights that had it.
@@ -29,6 +30,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     best_score: float = float("inf")
     best_state: dict[str, Tensor] = field(default_factory=dict)

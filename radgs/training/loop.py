@@ -123,17 +123,18 @@ def train_stage(
         scheduler.step()
         progress.step += 1
         for key, value in terms.items():
-            progress.sums[key] = progress.sums.get(key, 0.0) + float(value)
+            progress.sums[key] = progress.sums.get(key, 0.0) + float(value.detach())
+            progress.counts[key] = progress.counts.get(key, 0) + 1
         progress.seconds = time.monotonic() - began
         in_time = settings.max_seconds is None or progress.seconds < settings.max_seconds
         if progress.step % per_epoch == 0 or progress.step == steps or not in_time:
             held = {key: value[count - held_out : count] for key, value in fields.items()}
-            _end_epoch(stage, fabric, held, progress, per_epoch, optimizer.param_groups[0]["lr"])
+            _end_epoch(stage, fabric, held, progress, optimizer.param_groups[0]["lr"])
             _write_log(folder / "log.csv", progress)
         if time.monotonic() - saved >= _CHECKPOINT_SECONDS and progress.step < steps:
             write_checkpoint(folder / "checkpoint.pt", identity, progress, stage, optimizer, scheduler)
             saved = time.monotonic()
-        clock.tick(progress, float(total(terms)))
+        clock.tick(progress, float(total(terms).detach()))
     stage.load_state_dict(progress.best_state)
     stage.cpu().eval()
     (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -177,16 +178,13 @@ def evaluate_stage(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor]) -> 
     }
 
 
-def _end_epoch(
-    stage: Stage, fabric: Fabric, held: Mapping[str, Tensor], progress: Progress, per_epoch: int, rate: float
-) -> None:
+def _end_epoch(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor], progress: Progress, rate: float) -> None:
     metrics = evaluate_stage(stage, fabric, held)
-    done = (progress.step - 1) % per_epoch + 1
-    terms = {f"train.{key}": value / done for key, value in progress.sums.items()}
+    terms = {f"train.{key}": value / progress.counts[key] for key, value in progress.sums.items()}
     progress.history.append(
         {"step": progress.step, "seconds": progress.seconds, "learning_rate": rate, **metrics, **terms}
     )
-    progress.sums = {}
+    progress.sums, progress.counts = {}, {}
     if metrics["mtre_mean_mm"] < progress.best_score:
         progress.best_score = metrics["mtre_mean_mm"]
         progress.best_state = {k: v.detach().cpu().clone() for k, v in stage.state_dict().items()}

@@ -15,14 +15,15 @@ from radgs.training.data import Vertebrae, views_of
 from radgs.training.loop import Stage
 from radgs.training.losses import ANCHOR_UNIT_MM, anchor_distance, point_errors, reconstruction_loss
 
-_DRAWN = 2
+_DRAWN = 3
+_DRAW_CHANCE = 1 / 3
 
 
 class RecMStage(Stage):
     """RecM's losses.
 
     Drawing Gaussians costs much more than estimating a pose, and the pose needs many samples: the motion of every
-    sample is judged, the first few of each batch are drawn. The two kinds of anchors take turns at random.
+    sample is judged, the first few of every third batch (at random) are drawn, with either kind of anchors.
     """
 
     def __init__(self, recm: RecM, vertebrae: Vertebrae, weights: LossSettings) -> None:
@@ -33,14 +34,14 @@ class RecMStage(Stage):
         """L_CAL-rec and the anchors' distance of both branches."""
         batch = augmented(batch)
         seen = self.recm.observe(views_of(batch))
+        terms = pose_terms(seen, batch, self.vertebrae, self.weights)
+        if torch.rand(()) >= _DRAW_CHANCE:
+            return terms
         kind = "patient" if torch.rand(()) < 0.5 else "grid"
         few = {key: value[:_DRAWN] for key, value in batch.items()}
         made = reconstruct_few(self.recm, seen[:_DRAWN], few, self.vertebrae, kind)
         volumes = voxels_of(made, self.recm)
-        return {
-            **pose_terms(seen, batch, self.vertebrae, self.weights),
-            **picture_terms(made, volumes, few, self.vertebrae, self.weights, self.recm.crop_mm),
-        }
+        return {**terms, **picture_terms(made, volumes, few, self.vertebrae, self.weights, self.recm.crop_mm)}
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Errors of the factual motion, and of no motion."""
