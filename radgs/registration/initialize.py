@@ -13,6 +13,7 @@ from torch import Tensor
 
 from radgs.anatomy import VertebraCrop, VertebraViews, cut_views, world_from_crop
 from radgs.config import Config
+from radgs.errors import GeometryError
 from radgs.gaussians import Grid, RadiativeGaussians, voxelize
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
@@ -71,7 +72,8 @@ def estimate(
         config: crop size, network sizes, and which reconstruction RegM gets.
     """
     levels, size, network = list(centres), config.crop.size_mm, config.network
-    parts = [cut_views(xrays, level, centres[level], size, network.image_px) for level in levels]
+    pair = frontal_and_lateral(xrays)
+    parts = [cut_views(pair, level, centres[level], size, network.image_px) for level in levels]
     views = VertebraViews.cat(parts)
     grid = Grid.centred(size, network.volume_voxels)
     blank = grid_anchors(network)
@@ -84,7 +86,7 @@ def estimate(
     used = {"grid": "xray_only", "patient": "ct_assisted"}[network.anchors]
     ct = torch.stack([_shrink(crops[level], network.volume_voxels) for level in levels])
     motion = regm(ct, volumes[used], made[used].crop_from_vertebra)
-    cameras = {name: x.camera for name, x in xrays.items()}
+    cameras = {name: x.camera for name, x in pair.items()}
     out = {}
     for i, level in enumerate(levels):
         crop, vertebra_from_ct = world_from_crop(cameras, centres[level]), crops[level].vertebra_from_ct
@@ -97,6 +99,22 @@ def estimate(
             grid=grid,
         )
     return out
+
+
+def frontal_and_lateral(xrays: Mapping[str, Xray]) -> dict[str, Xray]:
+    """The two views that the networks see, in the order they were trained with: AP or PA, then the one most across it.
+
+    Raises:
+        GeometryError: no view is named AP or PA.
+    """
+    frontal = next((name for name in ("AP", "PA") if name in xrays), None)
+    if frontal is None:
+        raise GeometryError(f"one view must be named AP or PA, got {sorted(xrays)}")
+    axis = xrays[frontal].camera.camera_from_world.rotation[2]
+    others = {name: abs(float(x.camera.camera_from_world.rotation[2] @ axis)) for name, x in xrays.items()}
+    others.pop(frontal)
+    lateral = min(others, key=lambda name: others[name])
+    return {frontal: xrays[frontal], lateral: xrays[lateral]}
 
 
 def _shrink(crop: VertebraCrop, voxels: int) -> Float[Tensor, "D H W"]:
