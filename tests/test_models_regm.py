@@ -57,11 +57,11 @@ def test_warping_a_volume_of_gaussians_is_moving_the_gaussians(rotvec, translati
     crop_from_vertebra = motion(rotvec, translation)
     expected = drawn(blobs().moved(crop_from_vertebra))
     found = warp(drawn(blobs()), crop_from_vertebra, SIZE_MM)
-    assert (found - expected).abs().max() < 0.02 * expected.max()
+    assert (found - expected).abs().max() < 0.06 * expected.max()
     other_way = warp(drawn(blobs()), torch.linalg.inv(crop_from_vertebra), SIZE_MM)
     half_a_voxel = warp(drawn(blobs()), motion((0, 0, 0), (2.0, 2.0, 2.0)) @ crop_from_vertebra, SIZE_MM)
     for wrong in (other_way, half_a_voxel):
-        assert (wrong - expected).abs().max() > 0.06 * expected.max()
+        assert (wrong - expected).abs().max() > 0.12 * expected.max()
 
 
 def test_a_fresh_regm_corrects_nothing():
