@@ -19,6 +19,15 @@ from radgs.models.recm import normalised, projected
 SMALL = NetworkSettings(width=4, image_px=32, volume_voxels=16, gaussians=64, attention_maps=4)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Two pools of threads that wait for each other on a busy machine cost far more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def camera_views(batch: int = 2, pixels: int = 32, views: int = 2) -> VertebraViews:
     focal = 700 * pixels / 112
     K = torch.tensor([[focal, 0, (pixels - 1) / 2], [0, focal, (pixels - 1) / 2], [0, 0, 1]], dtype=torch.float64)

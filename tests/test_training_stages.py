@@ -34,8 +34,9 @@ CONFIG = Config.model_validate(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
+    """Two pools of threads that wait for each other on a busy machine cost far more than they gain."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -153,7 +153,7 @@ def _check(terms: Mapping[str, Tensor], name: str, step: int) -> None:
     for key, value in terms.items():
         if not value.isfinite():
             raise TrainingError(
-                f"{name}: the term {key} is {float(value)} at step {step + 1}; lower the learning rate "
+                f"{name}: the term {key} is {float(value.detach())} at step {step + 1}; lower the learning rate "
                 "or check the pairs"
             )
 
