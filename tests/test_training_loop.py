@@ -97,7 +97,7 @@ def test_the_best_weights_are_kept_and_the_log_has_a_row_an_epoch(tmp_path):
     outcome = run(stage, tmp_path)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [5, 10, 15]
+    assert [int(row["step"]) for row in rows] == [0, 5, 10, 15]
     assert outcome.best["mtre_mean_mm"] == min(float(row["mtre_mean_mm"]) for row in rows)
     held = {key: value[-4:] for key, value in FIELDS.items()}
     with torch.no_grad():
@@ -123,3 +123,17 @@ def test_the_time_limit_ends_the_training_and_says_so(tmp_path):
     outcome = run(Toy(), tmp_path, SETTINGS.model_copy(update={"max_seconds": 1e-6}))
     assert outcome.steps == 1
     assert not outcome.complete
+
+
+def test_training_that_makes_it_worse_keeps_the_weights_it_began_with(tmp_path):
+    before = Toy().state_dict()
+
+    class Worse(Toy):
+        def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            away = (self.net[0].weight - before["net.0.weight"]).abs().sum().expand(len(batch["x"]))
+            return {"mtre_mm": away, "start_mtre_mm": away}
+
+    stage = Worse()
+    outcome = run(stage, tmp_path)
+    assert outcome.best["mtre_mean_mm"] == 0 < outcome.last["mtre_mean_mm"]
+    assert all(torch.equal(before[name], value) for name, value in stage.state_dict().items())

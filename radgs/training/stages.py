@@ -72,7 +72,7 @@ def train_regm(
     recm = _recm(recm_folder, config)
     regm = _regm(initial, config)
     count = config.training.regm.pairs or len(data)
-    fields = {name: values[:count] for name, values in data.fields.items()}
+    fields = {name: values[-count:] for name, values in data.fields.items()}
     made = reconstructed(recm, fields, vertebrae, config.network.anchors)
     stage = RegMStage(regm, vertebrae, config.training.losses)
     outcome = _train("regm", stage, made, config.training.regm, pairs, recm_folder, output_folder, config)
