@@ -120,7 +120,7 @@ class TrainingSettings(Section):
     learning_rate: PositiveFloat = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     validation_fraction: float = Field(0.05, gt=0, lt=1)
-    pairs: PositiveInt | None = Field(None, description="take only the last so many pairs; the end is held out in every stage")
+    pairs: PositiveInt | None = Field(None, description="use the last so many pairs; each stage holds out the end")
     max_seconds: PositiveFloat | None = None
 
 
