@@ -104,7 +104,7 @@ class AnchorSettings(Section):
 class SimulationSettings(Section):
     """Training pairs."""
 
-    pairs: PositiveInt = 4000
+    pairs: PositiveInt = 3000
     extra_views: int = Field(0, ge=0)
     centre_jitter_mm: float = Field(6.0, ge=0)
     carm: CArmSettings = CArmSettings()
@@ -137,9 +137,9 @@ class LossSettings(Section):
 class StageSettings(Section):
     """RecM, then RegM, then both together."""
 
-    recm: TrainingSettings = TrainingSettings(epochs=10)
-    regm: TrainingSettings = TrainingSettings(epochs=4, batch=16, pairs=1500)
-    joint: TrainingSettings = TrainingSettings(epochs=1, batch=16, pairs=1500, learning_rate=1e-4)
+    recm: TrainingSettings = TrainingSettings(epochs=8)
+    regm: TrainingSettings = TrainingSettings(epochs=3, batch=16, pairs=900)
+    joint: TrainingSettings = TrainingSettings(epochs=1, batch=16, pairs=1200, learning_rate=1e-4)
     losses: LossSettings = LossSettings()
 
 

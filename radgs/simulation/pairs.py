@@ -112,7 +112,7 @@ class PairMaker:
             fine = _finer(window, _OVERSAMPLING)
             bones = {
                 name: project_part(self.spine.tissue.excess[name], fine, pose.levels[name], 1.5)
-                for name in neighbours(level, 3, set(pose.levels))
+                for name in neighbours(level, 2, set(pose.levels))
             }
             n = window.width
             small = {k: b.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3)) for k, b in bones.items()}

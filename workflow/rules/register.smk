@@ -19,7 +19,7 @@ rule register:
         "logs/{patient}/{shot}/register.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=4000,
     params:
