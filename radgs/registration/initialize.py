@@ -76,7 +76,7 @@ def estimate(
     parts = [cut_views(pair, level, centres[level], size, network.image_px) for level in levels]
     views = VertebraViews.cat(parts)
     grid = Grid.centred(size, network.volume_voxels)
-    blank = grid_anchors(network)
+    blank = grid_anchors(network, size)
     sources = {
         "xray_only": _stack([blank for _ in levels]),
         "ct_assisted": _stack([anchors[level] for level in levels]),
