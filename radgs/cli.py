@@ -17,7 +17,7 @@ from rich.table import Table
 
 from radgs.config import Config, export_schema, load_config
 from radgs.errors import ConfigError, RadgsError
-from radgs.images import read_cameras, read_counts, read_ct
+from radgs.images import read_cameras, read_counts, read_ct, read_json
 
 _ID = re.compile(r"[A-Za-z0-9-]+")
 _PATIENT_COLUMNS = ("patient", "ct", "labels", "note")
@@ -163,7 +163,43 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
 
 
 @app.command()
-def schema(target: Path = Path("workflow/schemas/config.schema.json")) -> None:
+def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/summary.json")) -> None:
+    """Print the aggregate of an evaluation as a Markdown table."""
+    found = read_json(path)
+    rows = [("registrations", str(found["n"]))]
+    for key, name in (
+        ("unregistered_mtre_mm", "mTRE before detection"),
+        ("start_mtre_mm", "mTRE at the start (CT at the detected centre)"),
+        ("regm_mtre_mm", "mTRE after RecM and RegM"),
+        ("mtre_mm", "mTRE after refinement"),
+    ):
+        block = found[key]
+        rows.append((f"{name}: median; mean ± SD; 95th percentile", _statistics(block)))
+    for key, name in (
+        ("success_2mm", "success at 2 mm"),
+        ("success_1mm", "success at 1 mm"),
+        ("better_than_start_regm", "RegM better than the start"),
+    ):
+        v = found[key]
+        rows.append((name, f"{100 * v['value']:.1f} % ({100 * v['low']:.1f}-{100 * v['high']:.1f})"))
+    rows.append(("accepted", f"{found['accepted']['count']} of {found['n']}"))
+    rows.append(("false accepts", str(found["false_accepts"])))
+    rows.append(("seconds a registration", f"{found['seconds_per_registration']:.1f}"))
+    for key, name in (("xray_only", "X-rays only"), ("ct_assisted", "CT-assisted")):
+        if found[key]:
+            v = found[key]
+            text = f"SSIM {v['ssim']:.3f}, PSNR {v['psnr_db']:.1f} dB, Dice {v['dice']:.3f}"
+            rows.append((f"reconstruction, {name}", text))
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    Console().print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+
+
+def _statistics(block: Mapping[str, float]) -> str:
+    return f"{block['median']:.2f}; {block['mean']:.2f} ± {block['sd']:.2f}; {block['p95']:.2f} mm"
+
+
+@app.command()
+def schema(target: Annotated[Path, typer.Argument()] = Path("workflow/schemas/config.schema.json")) -> None:
     """Write the JSON schema of the config, for editors."""
     export_schema(target)
 

@@ -1,0 +1,62 @@
+"""The command line: one line or one table, exit code 2 when something is wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from radgs.images import write_json
+
+
+def radgs(*arguments, cwd=None):
+    command = [sys.executable, "-c", "from radgs.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_a_missing_config_is_one_line_and_exit_2(tmp_path):
+    done = radgs("check", "--config", str(tmp_path / "absent.yaml"))
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"radgs: {tmp_path / 'absent.yaml'}: no such file"
+
+
+def test_check_names_every_bad_file_at_once(tmp_path):
+    (tmp_path / "ct.nii.gz").write_text("no")
+    (tmp_path / "ap.png").write_text("no")
+    (tmp_path / "patients.tsv").write_text("patient\tct\np\tct.nii.gz\n")
+    (tmp_path / "xrays.tsv").write_text(
+        "patient\tshot\tview\timage\tgeometry\np\ts\tAP\tap.png\tc.json\np\ts\tLA\tabsent.png\tc.json\n"
+    )
+    (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv}")
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    for name in ("ct.nii.gz", "ap.png", "absent.png", "c.json"):
+        assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
+    block = {"median": 0.42, "mean": 0.5, "sd": 0.1, "p95": 0.9, "n": 20}
+    success = {"value": 0.95, "low": 0.76, "high": 0.99}
+    summary = {
+        "n": 20,
+        **dict.fromkeys(("unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm"), block),
+        **dict.fromkeys(("success_2mm", "success_1mm", "better_than_start_regm"), success),
+        "accepted": {"count": 18, "fraction": 0.9},
+        "false_accepts": 0,
+        "seconds_per_registration": 6.5,
+        "xray_only": {"ssim": 0.9, "psnr_db": 27.0, "dice": 0.7},
+        "ct_assisted": None,
+    }
+    write_json(tmp_path / "summary.json", summary)
+    done = radgs("summary", str(tmp_path / "summary.json"))
+    assert done.returncode == 0, done.stderr
+    assert "| success at 2 mm | 95.0 % (76.0-99.0) |" in done.stdout
+    assert "0.42; 0.50 ± 0.10; 0.90 mm" in done.stdout
+    assert "CT-assisted" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "schema", "summary"])
+def test_every_command_explains_itself(command):
+    done = radgs(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 100
