@@ -131,7 +131,7 @@ class LossSettings(Section):
     tv: float = Field(0.05, ge=0)
     geodesic: float = Field(0.02, ge=0)
     anchor: float = Field(1.0, ge=0)
-    volume: float = Field(1.0, ge=0)
+    volume: float = Field(5.0, ge=0)
 
 
 class StageSettings(Section):

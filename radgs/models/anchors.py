@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from radgs.config import CropSettings, NetworkSettings
@@ -12,7 +12,8 @@ from radgs.gaussians import Grid, RadiativeGaussians
 
 RAW_SIZE = 11  # offset 3, log-scale 3, quaternion 4, density 1
 
-_GRID_DENSITY = 0.001  # 1/mm, of a blank anchor
+_GRID_DENSITY = 1e-4  # 1/mm, of a blank anchor: all together weigh about as much as a vertebra
+_GRID_SCALE = 0.4  # of the spacing
 _DENSITY_UNIT = 0.01  # 1/mm, where softplus turns from exponential to linear
 _SMALLEST = 1e-4  # of the unit; softplus never gives zero
 _MAX_OFFSET_MM = 4.0
@@ -35,7 +36,7 @@ def grid_anchors(settings: NetworkSettings, size_mm: float = CropSettings().size
     means = torch.cartesian_prod(axis, axis, axis).flip(-1).contiguous()
     return RadiativeGaussians(
         means,
-        torch.full_like(means, grid.spacing_mm / 2),
+        torch.full_like(means, _GRID_SCALE * grid.spacing_mm),
         torch.tensor([1.0, 0, 0, 0]).repeat(len(means), 1),
         torch.full((len(means),), _GRID_DENSITY),
     )
@@ -47,13 +48,17 @@ def raw_density(densities: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     return x + torch.log(-torch.expm1(-x))
 
 
+def alike_anchors(anchors: RadiativeGaussians) -> Bool[Tensor, " B"]:
+    """Whether all anchors of a set have one density: a grid, not Gaussians fitted to a CT."""
+    return (anchors.densities.amax(-1) - anchors.densities.amin(-1)) < 1e-9
+
+
 def describe(anchors: RadiativeGaussians) -> Float[Tensor, "B N 9"]:
     """What the anchor head reads of each anchor's own shape.
 
     The last number says the kind: 1 when all anchors of the set are alike (a grid), 0 when they were fitted.
     """
-    alike = (anchors.densities.amax(-1) - anchors.densities.amin(-1)) < 1e-9
-    kind = alike.to(anchors.means.dtype)[:, None, None].expand(-1, anchors.count, 1)
+    kind = alike_anchors(anchors).to(anchors.means.dtype)[:, None, None].expand(-1, anchors.count, 1)
     quaternions = F.normalize(anchors.quaternions, dim=-1)
     density = raw_density(anchors.densities)[..., None] / 5
     return torch.cat([anchors.scales.log(), quaternions, density, kind], dim=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from radgs.config import CropSettings, NetworkSettings
 from radgs.errors import RadgsError
 from radgs.gaussians import RadiativeGaussians
 from radgs.geometry import rigid_motion
-from radgs.models.anchors import RAW_SIZE, changed, describe
+from radgs.models.anchors import RAW_SIZE, alike_anchors, changed, describe
 from radgs.models.attention import CounterfactualAttention
 from radgs.models.encoders import build_encoder
 
@@ -69,6 +69,10 @@ class Observation:
     factual_motion: Float[Tensor, "B 4 4"]
     effect_motion: Float[Tensor, "B 4 4"]
 
+    def placed(self, crop_from_vertebra: Float[Tensor, "B 4 4"]) -> Observation:
+        """The same with a given motion in both branches, so that shape can be taught apart from pose."""
+        return replace(self, factual_motion=crop_from_vertebra, effect_motion=crop_from_vertebra)
+
     def __getitem__(self, index: slice | Tensor) -> Observation:
         return Observation(*(getattr(self, f.name)[index] for f in fields(self)))
 
@@ -100,11 +104,11 @@ class RecM(nn.Module):
         self.anchor_in = nn.Linear(3 + 6 * _OCTAVES + 9, _ANCHOR_HIDDEN)
         self.context_in = nn.Linear(_HIDDEN, _ANCHOR_HIDDEN)
         self.local_in = nn.ModuleList([nn.Conv2d(_CHANNELS, _ANCHOR_HIDDEN, 1) for _ in range(VIEWS)])
-        self.anchor_out = nn.Sequential(
-            nn.ReLU(), nn.Linear(_ANCHOR_HIDDEN, _ANCHOR_HIDDEN), nn.ReLU(), nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
-        )
-        for head in (self.motion_head, self.anchor_out):
-            last = head[-1]
+        self.anchor_hidden = nn.Sequential(nn.ReLU(), nn.Linear(_ANCHOR_HIDDEN, _ANCHOR_HIDDEN), nn.ReLU())
+        # A grid has to lose most of its density, fitted anchors hardly any: with one last layer the grid empties both.
+        self.grid_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
+        self.fitted_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
+        for last in (self.motion_head[-1], self.grid_out, self.fitted_out):
             if isinstance(last, nn.Linear):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
@@ -155,10 +159,11 @@ class RecM(nn.Module):
 
     def reconstruct(self, seen: Observation, views: VertebraViews, anchors: RadiativeGaussians) -> Reconstruction:
         """Move and change the anchors by what was seen; arguments as in :meth:`forward`."""
-        own, points = self._own(anchors), projected(anchors.means, seen.factual_motion, views)
-        raw = self._raw_changes(own, points, seen.features, seen.attention, seen.context)
+        own, alike = self._own(anchors), alike_anchors(anchors)
+        points = projected(anchors.means, seen.factual_motion, views)
+        raw = self._raw_changes(own, alike, points, seen.features, seen.attention, seen.context)
         other = self._raw_changes(
-            own, points, seen.features, seen.counterfactual_attention, seen.counterfactual_context
+            own, alike, points, seen.features, seen.counterfactual_attention, seen.counterfactual_context
         )
         return Reconstruction(
             changed(anchors, raw).moved(seen.factual_motion),
@@ -170,14 +175,17 @@ class RecM(nn.Module):
     def factual(self, seen: Observation, views: VertebraViews, anchors: RadiativeGaussians) -> RadiativeGaussians:
         """The factual Gaussians of :meth:`reconstruct` at half its cost."""
         points = projected(anchors.means, seen.factual_motion, views)
-        raw = self._raw_changes(self._own(anchors), points, seen.features, seen.attention, seen.context)
+        own, alike = self._own(anchors), alike_anchors(anchors)
+        raw = self._raw_changes(own, alike, points, seen.features, seen.attention, seen.context)
         return changed(anchors, raw).moved(seen.factual_motion)
 
     def _own(self, anchors: RadiativeGaussians) -> Tensor:
         return self.anchor_in(torch.cat([_fourier(anchors.means / (self.crop_mm / 2)), describe(anchors)], dim=-1))
 
     # Anchors look at the images where the factual motion puts them, in both branches.
-    def _raw_changes(self, own: Tensor, points: Tensor, features: Tensor, maps: Tensor, context: Tensor) -> Tensor:
+    def _raw_changes(
+        self, own: Tensor, alike: Tensor, points: Tensor, features: Tensor, maps: Tensor, context: Tensor
+    ) -> Tensor:
         attended = features * maps.mean(2, keepdim=True)
         hidden = own + self.context_in(context)[:, None]
         for v, local in enumerate(self.local_in):
@@ -185,7 +193,8 @@ class RecM(nn.Module):
                 local(attended[:, v]), points[:, v, None], padding_mode="border", align_corners=False
             )
             hidden = hidden + sampled[:, :, 0].mT
-        return self.anchor_out(hidden)
+        hidden = self.anchor_hidden(hidden)
+        return torch.where(alike[:, None, None], self.grid_out(hidden), self.fitted_out(hidden))
 
 
 def normalised(images: Float[Tensor, "B V h w"]) -> Float[Tensor, "B V 2 h w"]:

@@ -37,6 +37,12 @@ def silhouette(camera: Camera, points: NDArray[np.float64], world_from_ct: Rigid
     return ndimage.binary_fill_holes(ndimage.binary_closing(image, iterations=4))
 
 
+def _local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without what is smooth over some 40 pixels, so that bone shows beside dense soft tissue."""
+    filled = np.where(np.isfinite(image), image, np.nanmedian(image))
+    return ndimage.gaussian_filter(filled, 2.0) - ndimage.gaussian_filter(filled, 40.0)
+
+
 def _save(figure: Figure, target: str | Path) -> None:
     with atomic_path(target) as part:
         figure.savefig(part, format="png", dpi=110, bbox_inches="tight")
@@ -70,7 +76,7 @@ def draw_overlay(
             u0, u1 = max(columns.min() - 60, 0), columns.max() + 60
         else:
             v0, v1, u0, u1 = 0, xray.camera.height, 0, xray.camera.width
-        shown = xray.line_integrals[v0:v1, u0:u1]
+        shown = _local_contrast(xray.line_integrals)[v0:v1, u0:u1]
         low, high = np.nanpercentile(shown, [2, 98])
         axis.imshow(shown, cmap="gray", vmin=low, vmax=high)
         for outline, style in zip(outlines, (_BEFORE, _AFTER), strict=True):

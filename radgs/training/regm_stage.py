@@ -107,7 +107,7 @@ class JointStage(Stage):
         )
         return {
             **pose_terms(seen, batch, self.vertebrae, self.weights),
-            **picture_terms(made, volumes, few, self.vertebrae, self.weights, size),
+            **picture_terms(self.recm, seen[:_DRAWN], few, self.vertebrae, self.weights, self.kind),
             **{f"registration.{key}": value for key, value in registration.items()},
         }
 
