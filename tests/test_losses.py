@@ -19,7 +19,7 @@ from radgs.training import (
     registration_loss,
     total_variation,
 )
-from radgs.training.losses import ATTENUATION_RANGE, INTEGRAL_RANGE, total
+from radgs.training.losses import ATTENUATION_RANGE, INTEGRAL_RANGE, balanced_l1, total
 
 WEIGHTS = LossSettings()
 
@@ -81,6 +81,16 @@ def test_the_gradient_of_the_anchor_distance_reaches_any_distance():
         assert float(move.grad[0, 0]) == pytest.approx(1)
 
 
+def test_balanced_l1_counts_one_voxel_of_bone_as_much_as_all_the_rest():
+    target = torch.zeros(1, 4, 4, 4)
+    target[0, 1, 2, 3] = 0.02
+    assert float(balanced_l1(torch.zeros_like(target), target)) == pytest.approx(0.02 / 2)
+    assert float(balanced_l1(target + 0.001, target)) == pytest.approx(0.001)
+    wrong_outside = target.clone()
+    wrong_outside[0, 0, 0, 0] = 0.063
+    assert float(balanced_l1(wrong_outside, target)) == pytest.approx(0.063 / 63 / 2)
+
+
 def test_reconstruction_loss_weighs_each_term_of_each_branch():
     target_image, target_volume = torch.zeros(1, 2, 16, 16), torch.zeros(1, 8, 8, 8)
     ramp = torch.arange(8.0).expand(1, 8, 8, 8) * 0.003
@@ -94,7 +104,7 @@ def test_reconstruction_loss_weighs_each_term_of_each_branch():
     )
     assert float(terms["effect.image"]) == pytest.approx(0.25 / INTEGRAL_RANGE)
     assert float(terms["effect.tv"]) == pytest.approx(0.05 * 0.003 / ATTENUATION_RANGE)
-    assert float(terms["effect.volume"]) == pytest.approx(0.0105 / ATTENUATION_RANGE)
+    assert float(terms["effect.volume"]) == pytest.approx(5.0 * 0.0105 / 2 / ATTENUATION_RANGE)
     c1 = (0.01 * INTEGRAL_RANGE) ** 2
     assert float(terms["effect.ssim"]) == pytest.approx(0.2 * (1 - c1 / (0.25**2 + c1)), abs=1e-4)
     for name in ("image", "ssim", "tv", "volume"):

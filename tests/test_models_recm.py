@@ -64,8 +64,8 @@ def wild(seed: int = 0) -> RecM:
     """A RecM whose heads are not zero."""
     torch.manual_seed(seed)
     recm = RecM(SMALL)
-    for head in (recm.motion_head, recm.anchor_out):
-        torch.nn.init.normal_(head[-1].weight, std=0.1)
+    for last in (recm.motion_head[-1], recm.grid_out, recm.fitted_out):
+        torch.nn.init.normal_(last.weight, std=0.1)
     return recm.eval()
 
 
