@@ -14,6 +14,7 @@ from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.registration import Evidence, Scene, Verdict, View, consensus, judge, refine
 from radgs.registration.judge import probability, read_model
+from radgs.registration.register import nearest_level
 from radgs.registration.scene import partial_ncc
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
@@ -117,6 +118,13 @@ def test_refinement_does_not_depend_on_the_world_frame(bent):
     )
     for level in truth:
         assert mtre(there.world_from_ct[level], moved @ here.world_from_ct[level], tissue, level) < 0.02
+
+
+def test_a_level_without_an_estimate_starts_from_the_vertebra_next_to_it(bent):
+    scene = scene_of(*bent)
+    assert nearest_level("T12", ["L2", "L1"], scene) == "L1"
+    assert nearest_level("L2", ["T12", "L1"], scene) == "L1"
+    assert nearest_level("L1", ["T12", "L1", "L2"], scene) == "L1"
 
 
 def test_a_view_that_does_not_see_the_spine_is_named(bent):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,17 +135,15 @@ def _refine_from_two_starts(
     """Refine from the levels' consensus as one body, and from each level's own network pose; the better first."""
     rigid, _ = consensus({k: e.regm for k, e in estimates.items()}, points)
     body = dict.fromkeys(scene.parts, rigid)
-    own = {level: _nearest_estimate(level, estimates) for level in scene.parts}
+    own = {level: estimates[nearest_level(level, estimates, scene)].regm for level in scene.parts}
     settings = config.refinement
     results = [refine(scene, body, settings), refine(scene, own, settings, as_one_body=False)]
     return _best_of_each(results, list(estimates))
 
 
-def _nearest_estimate(level: str, estimates: Mapping[str, Estimate]) -> RigidTransform:
-    if level in estimates:
-        return estimates[level].regm
-    nearest = min(estimates, key=lambda k: min(len(neighbours(k, n, {level, *estimates})) for n in (1, 2)))
-    return estimates[nearest].regm
+def nearest_level(level: str, others: Iterable[str], scene: Scene) -> str:
+    """The one of ``others`` whose vertebra lies nearest to ``level``'s in the CT; itself, if it is among them."""
+    return min(others, key=lambda k: float((scene.parts[k].centre - scene.parts[level].centre).norm()))
 
 
 def _best_of_each(results: list[Refined], levels: list[str]) -> tuple[Refined, Refined]:
