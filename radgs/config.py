@@ -132,6 +132,7 @@ class LossSettings(Section):
     geodesic: float = Field(0.02, ge=0)
     anchor: float = Field(1.0, ge=0)
     volume: float = Field(5.0, ge=0)
+    density: float = Field(0.2, ge=0)
 
 
 class StageSettings(Section):

@@ -1,6 +1,6 @@
 """The networks: RecM makes Gaussians out of X-rays, RegM registers the CT to them."""
 
-from radgs.models.anchors import grid_anchors
+from radgs.models.anchors import grid_anchors, raw_density
 from radgs.models.attention import CounterfactualAttention
 from radgs.models.encoders import build_encoder
 from radgs.models.recm import Observation, RecM, Reconstruction
@@ -17,6 +17,7 @@ __all__ = [
     "grid_anchors",
     "load_recm",
     "load_regm",
+    "raw_density",
     "warp",
     "write_weights",
 ]

@@ -28,6 +28,7 @@ _CAMERA_DISTANCE_MM = 700.0
 _TRANSLATION_UNIT_MM = 10.0
 _OCTAVES = 4
 _HIGH_PASS_PX = 9
+_GRID_REACH = 4.0  # blank anchors have much further to go than fitted ones
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class RecM(nn.Module):
             )
             hidden = hidden + sampled[:, :, 0].mT
         hidden = self.anchor_hidden(hidden)
-        return torch.where(alike[:, None, None], self.grid_out(hidden), self.fitted_out(hidden))
+        return torch.where(alike[:, None, None], _GRID_REACH * self.grid_out(hidden), self.fitted_out(hidden))
 
 
 def normalised(images: Float[Tensor, "B V h w"]) -> Float[Tensor, "B V 2 h w"]:

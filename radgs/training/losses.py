@@ -11,6 +11,7 @@ from monai.losses import SSIMLoss
 from torch import Tensor
 
 from radgs.config import LossSettings
+from radgs.models import raw_density
 
 _SSIM_WINDOW = {2: 7, 3: 5}
 _TINY = 1e-8
@@ -18,6 +19,7 @@ _TINY = 1e-8
 INTEGRAL_RANGE = 0.5  # line integral of the excess of one vertebra
 ATTENUATION_RANGE = 0.03  # 1/mm of its excess
 ANCHOR_UNIT_MM = 10.0
+EMPTY = 2e-4  # 1/mm, as good as nothing
 
 
 def l1(a: Float[Tensor, "*any"], b: Float[Tensor, "*any"]) -> Float[Tensor, ""]:
@@ -78,6 +80,23 @@ def balanced_l1(volume: Float[Tensor, "B D H W"], target: Float[Tensor, "B D H W
     error, bone = (volume - target).abs(), (target > 0).to(volume.dtype)
     inside = (error * bone).sum() / bone.sum().clamp_min(1)
     return (inside + (error * (1 - bone)).sum() / (1 - bone).sum().clamp_min(1)) / 2
+
+
+def density_distance(densities: Float[Tensor, "B N"], target: Float[Tensor, "B N"]) -> Float[Tensor, ""]:
+    """Mean distance of the anchors' densities from those of the vertebra where they lie, in their raw space.
+
+    Anchors inside the vertebra weigh as much as those outside. In raw space the gradient does not fade for anchors
+    that have become almost empty, as that of image and volume differences does: with those alone a grid dies out.
+
+    Args:
+        densities: 1/mm, of anchors on a regular grid, each of which fills its own cell.
+        target: 1/mm, the vertebra's excess at the anchors.
+    """
+    bone = target > EMPTY
+    over = raw_density(densities, smallest=_TINY**2) - raw_density(target.clamp_min(EMPTY))
+    error = torch.where(bone, over.abs(), over.clamp_min(0))
+    inside = error[bone].sum() / bone.sum().clamp_min(1)
+    return (inside + error[~bone].sum() / (~bone).sum().clamp_min(1)) / 2
 
 
 def reconstruction_loss(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,9 +14,10 @@ from radgs.models import Observation, RecM, Reconstruction, grid_anchors, warp
 from radgs.training.augment import augmented
 from radgs.training.data import Vertebrae, views_of
 from radgs.training.loop import Stage
-from radgs.training.losses import ANCHOR_UNIT_MM, anchor_distance, point_errors, reconstruction_loss
+from radgs.training.losses import ANCHOR_UNIT_MM, anchor_distance, density_distance, point_errors, reconstruction_loss
 
 _DRAWN = 3
+_DENSE = 6
 _DRAW_CHANCE = 1 / 2
 
 
@@ -34,7 +36,11 @@ class RecMStage(Stage):
         """L_CAL-rec and the anchors' distance of both branches."""
         batch = augmented(batch)
         seen = self.recm.observe(views_of(batch))
-        terms = pose_terms(seen, batch, self.vertebrae, self.weights)
+        first = {key: value[:_DENSE] for key, value in batch.items()}
+        terms = {
+            **pose_terms(seen, batch, self.vertebrae, self.weights),
+            **density_terms(self.recm, seen[:_DENSE], first, self.vertebrae, self.weights),
+        }
         if torch.rand(()) >= _DRAW_CHANCE:
             return terms
         kind = "patient" if torch.rand(()) < 0.5 else "grid"
@@ -117,3 +123,16 @@ def picture_terms(
     }
     target = warp(vertebrae.volumes[vertebrae.rows(few["level"])], few["crop_from_vertebra"], recm.crop_mm)
     return reconstruction_loss(images, volumes, few["targets"], target, weights)
+
+
+def density_terms(
+    recm: RecM, seen: Observation, few: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
+) -> dict[str, Tensor]:
+    """The densities of a grid at the true pose: cheap, since nothing is drawn."""
+    anchors = anchors_of(recm, few["level"], vertebrae, "grid")
+    made = recm.factual(seen.placed(few["crop_from_vertebra"]), views_of(few), anchors)
+    target = warp(vertebrae.volumes[vertebrae.rows(few["level"])], few["crop_from_vertebra"], recm.crop_mm)
+    points = made.means.detach()[:, None, None] / (recm.crop_mm / 2)
+    there = F.grid_sample(target[:, None], points, padding_mode="zeros", align_corners=False)[:, 0, 0, 0]
+    filled = made.densities * (made.scales / anchors.scales).prod(-1)
+    return {"factual.density": weights.density * density_distance(filled, there)}
