@@ -19,7 +19,7 @@ from radgs.training import (
     registration_loss,
     total_variation,
 )
-from radgs.training.losses import ATTENUATION_RANGE, INTEGRAL_RANGE, balanced_l1, total
+from radgs.training.losses import ATTENUATION_RANGE, EMPTY, INTEGRAL_RANGE, balanced_l1, density_distance, total
 
 WEIGHTS = LossSettings()
 
@@ -89,6 +89,26 @@ def test_balanced_l1_counts_one_voxel_of_bone_as_much_as_all_the_rest():
     wrong_outside = target.clone()
     wrong_outside[0, 0, 0, 0] = 0.063
     assert float(balanced_l1(wrong_outside, target)) == pytest.approx(0.063 / 63 / 2)
+
+
+def test_density_distance_is_a_difference_of_raw_densities_and_forgives_what_is_emptier_than_empty():
+    target = torch.tensor([[0.01, 0.0, 0.0]])
+    assert float(density_distance(torch.tensor([[0.01, 0.0, EMPTY / 10]]), target)) == pytest.approx(0, abs=1e-5)
+    # softplus(x) = 1 at x = log(e - 1), softplus(x) = 2 at x = log(e^2 - 1)
+    half_of_both = (math.log(math.e**2 - 1) - math.log(math.e - 1)) / 2
+    assert float(density_distance(torch.tensor([[0.02, 0.0, 0.0]]), target)) == pytest.approx(half_of_both, rel=1e-4)
+    assert float(density_distance(torch.tensor([[0.01, EMPTY * 2, 0.0]]), target)) == pytest.approx(
+        math.log(2) / 4, rel=0.02
+    )
+
+
+def test_density_distance_pulls_almost_empty_anchors_as_hard_as_others():
+    pulls = []
+    for start in (-20.0, -2.0):
+        raw = torch.tensor([[start]], requires_grad=True)
+        density_distance(0.01 * torch.nn.functional.softplus(raw), torch.tensor([[0.01]])).backward()
+        pulls.append(float(raw.grad))
+    assert pulls == pytest.approx([-0.5, -0.5], rel=1e-3)
 
 
 def test_reconstruction_loss_weighs_each_term_of_each_branch():

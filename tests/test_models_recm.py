@@ -11,7 +11,7 @@ import torch
 from radgs.anatomy import VertebraViews
 from radgs.config import NetworkSettings
 from radgs.errors import ConfigError, RadgsError
-from radgs.gaussians import RadiativeGaussians
+from radgs.gaussians import Grid, RadiativeGaussians, voxelize
 from radgs.models import CounterfactualAttention, RecM, build_encoder, grid_anchors, load_recm, warp, write_weights
 from radgs.models.anchors import changed, describe
 from radgs.models.recm import normalised, projected
@@ -69,12 +69,27 @@ def wild(seed: int = 0) -> RecM:
     return recm.eval()
 
 
-def test_the_grid_fills_the_cube_evenly_and_is_the_same_for_everyone():
-    anchors = grid_anchors(SMALL, 100.0)
-    assert anchors.count == 64
-    assert sorted({round(float(x), 4) for x in anchors.means[:, 0]}) == [-37.5, -12.5, 12.5, 37.5]
-    torch.testing.assert_close(anchors.means.mean(0), torch.zeros(3))
+def test_the_grid_fills_the_place_of_a_vertebra_evenly_and_is_the_same_for_everyone():
+    anchors = grid_anchors(SMALL.model_copy(update={"gaussians": 2000}), 112.0)
+    assert anchors.count == pytest.approx(2000, rel=0.03)
+    torch.testing.assert_close(anchors.means.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     assert anchors.densities.unique().numel() == 1
+    spacing = anchors.means[:, 0].unique().diff()
+    torch.testing.assert_close(spacing, spacing[:1].expand_as(spacing))
+    reach = anchors.means.abs().amax(0)
+    for axis, most in enumerate((52, 48, 34)):
+        assert most - float(spacing[0]) <= float(reach[axis]) <= most
+
+
+def test_the_grid_stays_inside_a_small_crop():
+    assert grid_anchors(SMALL, 40.0).means.abs().max() <= 20
+
+
+def test_a_grid_of_equal_anchors_has_their_density_within():
+    """The taught density of an anchor is that of its own cell."""
+    anchors = grid_anchors(SMALL.model_copy(update={"gaussians": 2000}), 112.0)
+    cells = Grid.centred(4 * float(anchors.means[:, 0].unique().diff()[0]), 32)
+    assert float(voxelize(anchors, cells).mean()) == pytest.approx(float(anchors.densities[0]), rel=0.02)
 
 
 def test_a_fresh_recm_leaves_anchors_where_they_are():

@@ -12,8 +12,8 @@ from radgs.gaussians import RadiativeGaussians
 
 RAW_SIZE = 11  # offset 3, log-scale 3, quaternion 4, density 1
 
-# An ellipsoid about the centre of mass that holds 96 to 100 % of each of 44 thoracic and lumbar vertebrae (VerSe 004 and
-# three CTs of the TotalSegmentator data); left, posterior, superior.
+# Half axes (left, posterior, superior) of an ellipsoid that holds 96 to 100 % of every thoracic and lumbar vertebra in
+# VerSe 004 and four other CTs.
 _REACH_MM = (52.0, 48.0, 34.0)
 _GRID_DENSITY = 5e-4  # 1/mm, of a blank anchor: all together weigh about as much as a vertebra
 _GRID_SCALE = 0.4  # of the spacing: where neighbours are alike, their sum is the density of one
