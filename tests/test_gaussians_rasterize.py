@@ -121,6 +121,89 @@ def test_cut_off_leaves_exactly_the_rays_further_than_it():
     torch.testing.assert_close(image[drawn], full[drawn], rtol=1e-5, atol=0)
 
 
+def _at_the_source(parts, scale):
+    """The Gaussians much nearer to the source, where q is far from 1."""
+    means, scales, quaternions, densities = parts
+    return means * scale, scales * scale, quaternions, densities / scale
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+@pytest.mark.parametrize("max_error", [1e-2, 1e-4, 1e-7])
+def test_max_error_bounds_what_each_gaussian_may_lack_anywhere(max_error, scale):
+    parts = _at_the_source([t.to(torch.float32) for t in _tensors()], scale)
+    k, pose = _cameras()
+    for i in range(len(parts[0])):
+        one = [t[i : i + 1] for t in parts]
+        image = rasterize(RadiativeGaussians(*one), k, pose, SIZE, max_error=max_error).double()
+        full = _definition(*(t.double() for t in one), k, pose)
+        assert (image - full).abs().max() <= max_error + 1e-5 * full.max()
+
+
+def test_max_error_leaves_out_gaussians_that_are_too_faint_and_draws_dense_ones_further():
+    parts = [t.to(torch.float32) for t in _tensors(1)]
+    k, pose = _cameras()
+    faint, dense = (RadiativeGaussians(*parts[:3], torch.tensor([d], dtype=torch.float32)) for d in (1e-6, 1e3))
+    assert not rasterize(faint, k, pose, SIZE, max_error=1e-4).any()
+    drawn = [(rasterize(dense, k, pose, SIZE, **how) > 0).sum() for how in ({"cutoff": 4.0}, {"max_error": 1e-4})]
+    assert drawn[1] > drawn[0]
+
+
+def test_max_error_draws_the_same_on_every_backend():
+    parts = _tensors()
+    k, pose = _cameras()
+    fast = rasterize(RadiativeGaussians(*(t.float() for t in parts)), k, pose, SIZE, max_error=1e-5)
+    slow = rasterize(RadiativeGaussians(*parts), k, pose, SIZE, max_error=1e-5, backend="reference")
+    torch.testing.assert_close(fast.double(), slow, rtol=2e-5, atol=1e-5)
+
+
+def _parallel_definition(means, scales, quaternions, densities, k, pose):
+    """Along the camera's z axis through every pixel's point."""
+    v, u = torch.meshgrid(*(torch.arange(n, dtype=F64) for n in SIZE), indexing="ij")
+    at = torch.einsum("vij,hwj->vhwi", torch.linalg.inv(k), torch.stack([u, v, torch.ones_like(u)], -1))
+    at = torch.cat([at[..., :2], torch.zeros_like(at[..., :1])], -1)
+    rotation = pose[:, :3, :3]
+    origin = torch.einsum("vji,vhwj->vhwi", rotation, at - pose[:, None, None, :3, 3])
+    whitening = _rotation(quaternions).mT / scales[:, :, None]
+    wd = torch.einsum("nij,vj->vni", whitening, rotation[:, 2])[:, None, None]
+    wm = torch.einsum("nij,vhwnj->vhwni", whitening, means - origin[..., None, :])
+    aa, ab, bb = (wd * wd).sum(-1), (wd * wm).sum(-1), (wm * wm).sum(-1)
+    return (densities * (2 * math.pi / aa).sqrt() * torch.exp(-(bb - ab**2 / aa) / 2)).sum(-1)
+
+
+@pytest.mark.parametrize(("backend", "dtype", "tolerance"), [("reference", F64, 1e-6), ("numba", torch.float32, 1e-5)])
+def test_parallel_beams_are_those_of_the_definition_with_all_gradients(backend, dtype, tolerance):
+    weights = torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(1), dtype=F64)
+    results = []
+    for fast in (True, False):
+        inputs = [t.to(dtype if fast else F64).requires_grad_() for t in _tensors()]
+        motion = torch.zeros(6, dtype=F64, requires_grad=True)
+        k, pose = _cameras()
+        k = torch.cat([k[:, :2] / torch.tensor([500.0, 500, 1], dtype=F64), k[:, 2:]], 1).requires_grad_()
+        pose = pose @ rigid_motion(motion[:3], motion[3:], torch.zeros(3, dtype=F64))
+        if fast:
+            g = RadiativeGaussians(*inputs)
+            image = rasterize(g, k, pose, SIZE, beam="parallel", cutoff=7.0, backend=backend)
+        else:
+            image = _parallel_definition(*inputs, k, pose)
+        *gradients, to_k = torch.autograd.grad((image * weights).sum(), [*inputs, motion, k])
+        results.append([image.detach(), *gradients, to_k[:, :2]])
+    for ours, truth in zip(*results):
+        assert (ours.double() - truth).norm() < tolerance * truth.norm()
+
+
+def test_parallel_beams_draw_what_lies_behind_the_camera_and_keep_its_size():
+    means = torch.tensor([[0.0, 0, -700]])
+    images = []
+    for shift in (0.0, 900.0):
+        g = RadiativeGaussians(
+            means + torch.tensor([0, 0, shift]), torch.full((1, 3), 3.0), torch.ones(1, 4), torch.ones(1)
+        )
+        k = torch.tensor([[[0.5, 0, 4], [0, 0.5, 4], [0, 0, 1]]])
+        images.append(rasterize(g, k, torch.eye(4)[None], (9, 9), beam="parallel"))
+    assert images[0][0, 4, 4] == pytest.approx(3 * math.sqrt(2 * math.pi), rel=1e-5)
+    assert torch.equal(*images)
+
+
 def test_gradcheck_of_the_reference():
     k, pose = _cameras()
     inputs = [t.requires_grad_() for t in (*_tensors(3), k, pose)]
@@ -198,6 +281,8 @@ def test_one_thread_and_two_give_the_same_bits():
         ({"size": (0, 3)}, GeometryError, "pixel"),
         ({"cutoff": 0.0}, RadgsError, "cutoff"),
         ({"cutoff": 50.0}, RadgsError, "cutoff"),
+        ({"max_error": 0.0}, RadgsError, "max_error"),
+        ({"beam": "fan"}, RadgsError, "beam"),
         ({"backend": "abacus"}, RadgsError, "backend"),
         ({"gaussians": RadiativeGaussians(*_tensors())}, RadgsError, "float32"),
     ],

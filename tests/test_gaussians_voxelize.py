@@ -93,6 +93,18 @@ def test_cut_off_keeps_exactly_the_voxels_within_it():
     torch.testing.assert_close(volume[within], full[within], rtol=1e-5, atol=0)
 
 
+def test_max_error_bounds_what_each_gaussian_may_lack_anywhere():
+    parts = [t.detach().float() for t in _tensors()]
+    for i in range(len(parts[0])):
+        one = [t[i : i + 1] for t in parts]
+        g = RadiativeGaussians(*one)
+        full = _definition(*(t.double() for t in one))
+        for max_error in (float(g.densities) / 3, 1e-6):
+            error = (voxelize(g, GRID, max_error=max_error).double() - full).abs().max()
+            assert error <= max_error + 1e-5 * float(g.densities)
+        assert not voxelize(g, GRID, max_error=2 * float(g.densities)).any()
+
+
 def test_gradcheck_of_the_reference():
     grid = Grid((3, 2, 4), 6.0, (-9.0, -3.0, -6.0))
     inputs = [t.requires_grad_() for t in _tensors(3)]

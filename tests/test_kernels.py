@@ -12,6 +12,8 @@ from radgs.errors import RadgsError
 from radgs.kernels import rasterize_coefficients, resolve_backend, voxelize_coefficients
 from radgs.kernels.numba.exponential import LARGEST, exp_half
 
+FOUR = torch.full((1, 1), 4.0)
+
 
 @njit
 def _exponentials(n, out):
@@ -47,8 +49,7 @@ def _round_splat(u, v, sigma):
 
 @pytest.mark.parametrize(("u", "v"), [(-0.5, 3.0), (9.5, 3.0), (4.0, -1.0), (4.0, 8.0), (1e9, 1e9), (-1e9, 0)])
 def test_footprints_over_the_border_draw_only_what_lies_inside(u, v):
-    visible = torch.ones(1, 1, dtype=torch.bool)
-    image = rasterize_coefficients(_round_splat(u, v, 1.0), visible, (7, 9), 4.0)
+    image = rasterize_coefficients(_round_splat(u, v, 1.0), FOUR, (7, 9))
     y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
     square = (x - u) ** 2 + (y - v) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)
@@ -57,8 +58,7 @@ def test_footprints_over_the_border_draw_only_what_lies_inside(u, v):
 
 @pytest.mark.parametrize("sigma", [1e-3, 1e4])
 def test_tiny_and_huge_footprints_are_drawn(sigma):
-    visible = torch.ones(1, 1, dtype=torch.bool)
-    image = rasterize_coefficients(_round_splat(3.0, 2.0, sigma), visible, (5, 6), 4.0)
+    image = rasterize_coefficients(_round_splat(3.0, 2.0, sigma), FOUR, (5, 6))
     expected = torch.zeros(5, 6) if sigma < 1 else torch.ones(5, 6)
     expected[2, 3] = 1
     torch.testing.assert_close(image[0], expected, rtol=0, atol=1e-6)
@@ -67,7 +67,7 @@ def test_tiny_and_huge_footprints_are_drawn(sigma):
 @pytest.mark.parametrize("centre", [(-1.0, 2.0, 2.0), (4.0, 9.0, 3.0), (1e8, 1e8, 1e8), (2.0, 2.0, -3.0)])
 def test_voxels_over_the_border_hold_only_what_lies_inside(centre):
     coefficients = torch.tensor([[[*centre, 1.0, 1, 0, 0, 1, 0, 1]]])
-    volume = voxelize_coefficients(coefficients, (5, 6, 7), 4.0)[0]
+    volume = voxelize_coefficients(coefficients, FOUR, (5, 6, 7))[0]
     z, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (5, 6, 7)), indexing="ij")
     square = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)

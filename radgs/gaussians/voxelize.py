@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from radgs.errors import GeometryError
+from radgs.gaussians.cutoff import cutoffs
 from radgs.gaussians.gaussians import RadiativeGaussians, check_values, rotations
 from radgs.kernels import Backend, voxelize_coefficients
 
@@ -47,7 +48,12 @@ class Grid:
 
 
 def voxelize(
-    gaussians: RadiativeGaussians, grid: Grid, *, cutoff: float = 4.0, backend: Backend = "auto"
+    gaussians: RadiativeGaussians,
+    grid: Grid,
+    *,
+    cutoff: float = 4.0,
+    max_error: float | None = None,
+    backend: Backend = "auto",
 ) -> Float[Tensor, "*batch D H W"]:
     """The attenuation at voxel centres, differentiable in the Gaussians.
 
@@ -55,6 +61,7 @@ def voxelize(
         gaussians: float32 (``reference`` also takes float64), in the grid's frame.
         grid: where.
         cutoff: a Gaussian is cut at this many standard deviations.
+        max_error: 1/mm; instead of ``cutoff``, each Gaussian is cut where it adds less than this.
         backend: ``numba`` (CPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
@@ -71,5 +78,6 @@ def voxelize(
     products = ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))
     columns = [*centres.unbind(-1), gaussians.densities, *((a * b).sum(-1) for a, b in products)]
     coefficients = torch.stack(columns, -1).reshape(-1, gaussians.count, 10)
-    volumes = voxelize_coefficients(coefficients, grid.shape, cutoff, backend)
+    ends = cutoffs(gaussians.densities, cutoff, max_error).reshape(-1, gaussians.count)
+    volumes = voxelize_coefficients(coefficients, ends, grid.shape, backend)
     return volumes.reshape(*gaussians.batch_shape, *grid.shape)

@@ -2,9 +2,10 @@
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.line_integrals import Method, depth_integrals
-from radgs.kernels.splatting import rasterize_coefficients, voxelize_coefficients
+from radgs.kernels.splatting import LARGEST_CUTOFF, rasterize_coefficients, voxelize_coefficients
 
 __all__ = [
+    "LARGEST_CUTOFF",
     "Backend",
     "Method",
     "depth_integrals",

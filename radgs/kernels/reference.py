@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -83,7 +83,7 @@ _CHUNK = 64
 
 
 def rasterize_reference(
-    coefficients: Float[Tensor, "I N 11"], visible: Bool[Tensor, "I N"], size: Sequence[int], cutoff: float
+    coefficients: Float[Tensor, "I N 11"], cutoffs: Float[Tensor, "I N"], size: Sequence[int]
 ) -> Float[Tensor, "I h w"]:
     """Every Gaussian at every pixel, without footprints; see `radgs.kernels.numba.rasterize`."""
     kind: dict[str, Any] = {"dtype": coefficients.dtype, "device": coefficients.device}
@@ -95,13 +95,14 @@ def rasterize_reference(
         dx, dy = u - u0, v - v0
         n = gxx * dx * dx + 2 * gxy * dx * dy + gyy * dy * dy
         q = 1 + 2 * (gx * dx + gy * dy) + qxx * dx * dx + 2 * qxy * dx * dy + qyy * dy * dy
-        drawn = visible[:, first : first + _CHUNK, None, None] & (n <= cutoff**2 * q)
+        tau = cutoffs[:, first : first + _CHUNK, None, None]
+        drawn = (tau > 0) & (n <= tau**2 * q)
         images = images + torch.where(drawn, a * q.rsqrt() * torch.exp(-n / (2 * q)), 0).sum(1)
     return images
 
 
 def voxelize_reference(
-    coefficients: Float[Tensor, "B N 10"], shape: Sequence[int], cutoff: float
+    coefficients: Float[Tensor, "B N 10"], cutoffs: Float[Tensor, "B N"], shape: Sequence[int]
 ) -> Float[Tensor, "B d h w"]:
     """Every Gaussian at every voxel; see `radgs.kernels.numba.voxelize`."""
     kind: dict[str, Any] = {"dtype": coefficients.dtype, "device": coefficients.device}
@@ -113,5 +114,7 @@ def voxelize_reference(
         dx, dy, dz = x - px, y - py, z - pz
         square = sxx * dx * dx + syy * dy * dy + szz * dz * dz
         square = square + 2 * (sxy * dx * dy + sxz * dx * dz + syz * dy * dz)
-        volumes = volumes + torch.where(square <= cutoff**2, density * torch.exp(-square / 2), 0).sum(1)
+        tau = cutoffs[:, first : first + _CHUNK, None, None, None]
+        drawn = (tau > 0) & (square <= tau**2)
+        volumes = volumes + torch.where(drawn, density * torch.exp(-square / 2), 0).sum(1)
     return volumes

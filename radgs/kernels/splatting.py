@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -20,45 +20,59 @@ from radgs.kernels.reference import rasterize_reference, voxelize_reference
 
 # Parts a thread gets when one image or volume is shared between threads.
 _PARTS_PER_THREAD = 4
-_LARGEST_CUTOFF = 10.0
+LARGEST_CUTOFF = 10.0
 
 
 def rasterize_coefficients(
     coefficients: Float[Tensor, "I N 11"],
-    visible: Bool[Tensor, "I N"],
+    cutoffs: Float[Tensor, "I N"],
     size: tuple[int, int],
-    cutoff: float,
     backend: Backend = "auto",
 ) -> Float[Tensor, "I h w"]:
-    """Sum a q^(-1/2) exp(-n / 2q) over the visible Gaussians of each image; see `radgs.kernels.numba.rasterize`.
+    """Sum a q^(-1/2) exp(-n / 2q) over the Gaussians of each image; see `radgs.kernels.numba.rasterize`.
+
+    Args:
+        coefficients: of each Gaussian in each image.
+        cutoffs: in standard deviations; 0 leaves the Gaussian out. No gradient.
+        size: height and width.
+        backend: who computes.
 
     Raises:
         RadgsError: a cut-off or backend that cannot be used.
     """
-    _check_cutoff(cutoff)
+    _check_cutoffs(cutoffs)
     if resolve_backend(backend, coefficients) == "reference":
-        return rasterize_reference(coefficients, visible, size, cutoff)
-    return _Rasterize.apply(coefficients, visible, size, cutoff)
+        return rasterize_reference(coefficients, cutoffs, size)
+    return _Rasterize.apply(coefficients, cutoffs, size)
 
 
 def voxelize_coefficients(
-    coefficients: Float[Tensor, "B N 10"], shape: tuple[int, int, int], cutoff: float, backend: Backend = "auto"
+    coefficients: Float[Tensor, "B N 10"],
+    cutoffs: Float[Tensor, "B N"],
+    shape: tuple[int, int, int],
+    backend: Backend = "auto",
 ) -> Float[Tensor, "B d h w"]:
     """Sum the Gaussians of each scene at voxel centres; see `radgs.kernels.numba.voxelize`.
+
+    Args:
+        coefficients: of each Gaussian.
+        cutoffs: in standard deviations; 0 leaves the Gaussian out. No gradient.
+        shape: D, H, W.
+        backend: who computes.
 
     Raises:
         RadgsError: a cut-off or backend that cannot be used.
     """
-    _check_cutoff(cutoff)
+    _check_cutoffs(cutoffs)
     if resolve_backend(backend, coefficients) == "reference":
-        return voxelize_reference(coefficients, shape, cutoff)
-    return _Voxelize.apply(coefficients, shape, cutoff)
+        return voxelize_reference(coefficients, cutoffs, shape)
+    return _Voxelize.apply(coefficients, cutoffs, shape)
 
 
-def _check_cutoff(cutoff: float) -> None:
-    assert _LARGEST_CUTOFF**2 < LARGEST
-    if not 0 < cutoff <= _LARGEST_CUTOFF:
-        raise RadgsError(f"cutoff is in standard deviations, above 0 and at most {_LARGEST_CUTOFF:g}, got {cutoff}")
+def _check_cutoffs(cutoffs: Tensor) -> None:
+    assert LARGEST_CUTOFF**2 < LARGEST
+    if not ((cutoffs >= 0) & (cutoffs <= LARGEST_CUTOFF)).all():
+        raise RadgsError(f"cut-offs are in standard deviations, 0 to {LARGEST_CUTOFF:g}")
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -73,31 +87,31 @@ def _parts(jobs: int, rows: int) -> int:
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, visible: Tensor, size: tuple[int, int], cutoff: float) -> Tensor:
+    def forward(ctx: Any, coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
         images = np.zeros((len(coefficients), *size), np.float32)
-        ctx.arrays, ctx.cutoff = (_array(coefficients), _array(visible)), cutoff
-        rasterize_forward(*ctx.arrays, cutoff, images, _parts(len(images), size[0]))
+        ctx.arrays = _array(coefficients), _array(cutoffs)
+        rasterize_forward(*ctx.arrays, images, _parts(len(images), size[0]))
         return torch.from_numpy(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         out = np.empty_like(ctx.arrays[0])
-        rasterize_backward(*ctx.arrays, ctx.cutoff, _array(gradients[0]), out)
-        return torch.from_numpy(out), None, None, None
+        rasterize_backward(*ctx.arrays, _array(gradients[0]), out)
+        return torch.from_numpy(out), None, None
 
 
 class _Voxelize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, shape: tuple[int, int, int], cutoff: float) -> Tensor:
+    def forward(ctx: Any, coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, int, int]) -> Tensor:
         volumes = np.zeros((len(coefficients), *shape), np.float32)
-        ctx.array, ctx.cutoff = _array(coefficients), cutoff
-        voxelize_forward(ctx.array, cutoff, volumes, _parts(len(volumes), shape[0]))
+        ctx.arrays = _array(coefficients), _array(cutoffs)
+        voxelize_forward(*ctx.arrays, volumes, _parts(len(volumes), shape[0]))
         return torch.from_numpy(volumes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        out = np.empty_like(ctx.array)
-        voxelize_backward(ctx.array, ctx.cutoff, _array(gradients[0]), out)
+        out = np.empty_like(ctx.arrays[0])
+        voxelize_backward(*ctx.arrays, _array(gradients[0]), out)
         return torch.from_numpy(out), None, None

@@ -2,7 +2,8 @@
 
 Coefficients: centre u, v; amplitude a; Gxx, Gxy, Gyy; gx, gy; Qxx, Qxy, Qyy, all in pixels. At offset d from the
 centre, with n = d'Gd and q = 1 + 2 g.d + d'Qd, a Gaussian adds a q^(-1/2) exp(-n / 2q) wherever n <= cutoff^2 q: an
-ellipse, whose rows are found in closed form. Each pixel and each coefficient is summed by one worker in one order.
+ellipse, whose rows are found in closed form. A cut-off of 0 leaves the Gaussian out. Each pixel and each coefficient
+is summed by one worker in one order.
 """
 
 import math
@@ -73,16 +74,16 @@ def _collect(row, dx0, gxx, n1, n0, qxx, q1, q0):
 
 
 @njit(**PARALLEL)
-def rasterize_forward(coefficients, visible, cutoff, images, bands):
+def rasterize_forward(coefficients, cutoffs, images, bands):
     """Add to ``images [I, H, W]``; a worker owns one of ``bands`` bands of rows of an image."""
     count, gaussians, _ = coefficients.shape
     height, width = images.shape[1], images.shape[2]
-    tau2 = _F(cutoff * cutoff)
     for job in prange(count * bands):
         image, band = job // bands, job % bands
         top, bottom = int32(height * band // bands), int32(height * (band + 1) // bands - 1)
         for k in range(gaussians):
-            if visible[image, k]:
+            tau2 = cutoffs[image, k] * cutoffs[image, k]
+            if tau2 > _F(0):
                 c = coefficients[image, k]
                 first, last = _rows(c, tau2, height)
                 for y in range(max(first, top), min(last, bottom) + 1):
@@ -103,18 +104,18 @@ def rasterize_forward(coefficients, visible, cutoff, images, bands):
 
 
 @njit(**PARALLEL)
-def rasterize_backward(coefficients, visible, cutoff, to_images, to_coefficients):
+def rasterize_backward(coefficients, cutoffs, to_images, to_coefficients):
     """Fill the gradient to the coefficients; a worker owns one Gaussian in one image."""
     count, gaussians, _ = coefficients.shape
     height, width = to_images.shape[1], to_images.shape[2]
-    tau2 = _F(cutoff * cutoff)
     total = count * gaussians
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             image, k = flat // gaussians, flat % gaussians
             out = to_coefficients[image, k]
             out[:] = _F(0)
-            if visible[image, k]:
+            tau2 = cutoffs[image, k] * cutoffs[image, k]
+            if tau2 > _F(0):
                 c = coefficients[image, k]
                 first, last = _rows(c, tau2, height)
                 e = ax = ay = axx = axy = ayy = _F(0)

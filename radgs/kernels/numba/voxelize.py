@@ -1,7 +1,8 @@
 """Radiative Gaussians to voxels, from 10 coefficients for each Gaussian.
 
 Coefficients, in voxels: centre x, y, z; density; the inverse covariance Sxx, Sxy, Sxz, Syy, Syz, Szz. Completing the
-square along x, then y, gives the exact span of every row of voxel centres within the cut-off ellipsoid.
+square along x, then y, gives the exact span of every row of voxel centres within the cut-off ellipsoid. A cut-off of
+0 leaves the Gaussian out.
 """
 
 import math
@@ -57,19 +58,19 @@ def _collect(row, ex0, shift, sxx, base):
 
 
 @njit(**PARALLEL)
-def voxelize_forward(coefficients, cutoff, volumes, slabs):
+def voxelize_forward(coefficients, cutoffs, volumes, slabs):
     """Add to ``volumes [B, D, H, W]``; a worker owns one of ``slabs`` slabs of slices of a volume."""
     batch, gaussians, _ = coefficients.shape
     _, depth, height, width = volumes.shape
-    tau2 = _F(cutoff * cutoff)
     for job in prange(batch * slabs):
         volume, slab = job // slabs, job % slabs
         front, back = int32(depth * slab // slabs), int32(depth * (slab + 1) // slabs - 1)
         for k in range(gaussians):
-            c = coefficients[volume, k]
+            c, tau = coefficients[volume, k], cutoffs[volume, k]
+            tau2 = tau * tau
             ix, ayz, ayy, iy, bzz = _schur(c)
-            if bzz > _F(0):
-                z_first, z_last = _within(c[2], _F(cutoff) / math.sqrt(bzz), front, back)
+            if bzz > _F(0) and tau > _F(0):
+                z_first, z_last = _within(c[2], tau / math.sqrt(bzz), front, back)
                 for z in range(z_first, z_last + 1):
                     dz = float32(int32(z)) - c[2]
                     rest = max(tau2 - bzz * dz * dz, _F(0))
@@ -86,20 +87,20 @@ def voxelize_forward(coefficients, cutoff, volumes, slabs):
 
 
 @njit(**PARALLEL)
-def voxelize_backward(coefficients, cutoff, to_volumes, to_coefficients):
+def voxelize_backward(coefficients, cutoffs, to_volumes, to_coefficients):
     """Fill the gradient to the coefficients; a worker owns one Gaussian."""
     batch, gaussians, _ = coefficients.shape
     _, depth, height, width = to_volumes.shape
-    tau2 = _F(cutoff * cutoff)
     total = batch * gaussians
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             volume, k = flat // gaussians, flat % gaussians
-            c = coefficients[volume, k]
+            c, tau = coefficients[volume, k], cutoffs[volume, k]
+            tau2 = tau * tau
             m = mx = my = mz = xx = xy = xz = yy = yz = zz = _F(0)
             ix, ayz, ayy, iy, bzz = _schur(c)
-            if bzz > _F(0):
-                z_first, z_last = _within(c[2], _F(cutoff) / math.sqrt(bzz), int32(0), int32(depth - 1))
+            if bzz > _F(0) and tau > _F(0):
+                z_first, z_last = _within(c[2], tau / math.sqrt(bzz), int32(0), int32(depth - 1))
                 for z in range(z_first, z_last + 1):
                     dz = float32(int32(z)) - c[2]
                     rest = max(tau2 - bzz * dz * dz, _F(0))
