@@ -71,13 +71,17 @@ def voxelize(
         RadgsError: Gaussians with impossible values, or a cut-off or backend that cannot be used.
     """
     check_values(gaussians)
+    ends = cutoffs(gaussians.densities, cutoff, max_error).reshape(-1, gaussians.count)
+    volumes = voxelize_coefficients(voxel_coefficients(gaussians, grid), ends, grid.shape, backend)
+    return volumes.reshape(*gaussians.batch_shape, *grid.shape)
+
+
+def voxel_coefficients(gaussians: RadiativeGaussians, grid: Grid) -> Float[Tensor, "B N 10"]:
+    """The numbers that describe each Gaussian in voxels, batch flattened; see `radgs.kernels.numba.voxelize`."""
     origin = torch.tensor(grid.origin, dtype=torch.float64, device=gaussians.means.device)
     centres = ((gaussians.means.double() - origin) / grid.spacing_mm).to(gaussians.means.dtype)
     whitening = rotations(gaussians).mT * (grid.spacing_mm / gaussians.scales)[..., None]
     x, y, z = whitening.unbind(-1)
     products = ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))
     columns = [*centres.unbind(-1), gaussians.densities, *((a * b).sum(-1) for a, b in products)]
-    coefficients = torch.stack(columns, -1).reshape(-1, gaussians.count, 10)
-    ends = cutoffs(gaussians.densities, cutoff, max_error).reshape(-1, gaussians.count)
-    volumes = voxelize_coefficients(coefficients, ends, grid.shape, backend)
-    return volumes.reshape(*gaussians.batch_shape, *grid.shape)
+    return torch.stack(columns, -1).reshape(-1, gaussians.count, 10)
