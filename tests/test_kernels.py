@@ -1,5 +1,6 @@
 """Kernels: the exponential, the dispatcher, extreme footprints, and a fast start of a second process."""
 
+import os
 import subprocess
 import sys
 
@@ -95,3 +96,26 @@ print(time.perf_counter() - start)
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert float(run.stdout) < 3.0  # compiling takes more than ten
+
+
+def test_two_python_threads_may_draw_at_once_on_the_threading_layer_that_allows_one():
+    code = """
+import threading, torch
+from radgs.gaussians import Grid, RadiativeGaussians, voxelize
+import numba
+g = RadiativeGaussians(torch.randn(3000, 3) * 20, torch.full((3000, 3), 3.0), torch.ones(3000, 4), torch.ones(3000))
+expected, wrong = voxelize(g, Grid.centred(112.0, 64)), []
+assert numba.threading_layer() == "workqueue"
+def draw():
+    for _ in range(20):
+        if not torch.equal(voxelize(g, Grid.centred(112.0, 64)), expected):
+            wrong.append(1)
+threads = [threading.Thread(target=draw) for _ in range(3)]
+[t.start() for t in threads], [t.join() for t in threads]
+print("wrong", len(wrong))
+"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert run.stdout.split() == ["wrong", "0"], run.stderr[-500:]

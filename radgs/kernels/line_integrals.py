@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.numba import siddon, trilinear
+from radgs.kernels.numba.launch import launch
 from radgs.kernels.reference import siddon_reference, trilinear_reference
 
 Method = Literal["trilinear", "siddon"]
@@ -71,9 +72,9 @@ class _DepthIntegrals(torch.autograd.Function):
         to_rays = bool(ctx.needs_input_grad[1] or ctx.needs_input_grad[2])
         gradient = np.empty((views, 6, height, width) if to_rays else (1, 6, 1, 1), np.float32)
         if method == "siddon":
-            siddon.siddon_forward(values, s, d, image, gradient, to_rays)
+            launch(siddon.siddon_forward, values, s, d, image, gradient, to_rays)
         else:
-            trilinear.trilinear_forward(values, s, d, mm, step_mm, image, gradient, to_rays)
+            launch(trilinear.trilinear_forward, values, s, d, mm, step_mm, image, gradient, to_rays)
         ctx.rays, ctx.method, ctx.step_mm, ctx.shape = (s, d, mm), method, step_mm, values.shape
         ctx.gradient = torch.from_numpy(gradient) if to_rays else None
         return torch.from_numpy(image)
@@ -96,8 +97,8 @@ class _DepthIntegrals(torch.autograd.Function):
             out = np.zeros(ctx.shape, np.float32)
             slabs = min(ctx.shape[0], _SLABS)
             if ctx.method == "siddon":
-                siddon.siddon_adjoint(_array(to_image), s, d, out, slabs)
+                launch(siddon.siddon_adjoint, _array(to_image), s, d, out, slabs)
             else:
-                trilinear.trilinear_adjoint(_array(to_image), s, d, mm, ctx.step_mm, out, slabs)
+                launch(trilinear.trilinear_adjoint, _array(to_image), s, d, mm, ctx.step_mm, out, slabs)
             to_volume = torch.from_numpy(out)
         return to_volume, to_sources, to_directions, None, None, None

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from radgs.errors import RadgsError
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.numba.exponential import LARGEST
+from radgs.kernels.numba.launch import launch
 from radgs.kernels.numba.rasterize import rasterize_backward, rasterize_forward
 from radgs.kernels.numba.voxelize import voxelize_backward, voxelize_forward
 from radgs.kernels.reference import rasterize_reference, voxelize_reference
@@ -90,14 +91,14 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx: Any, coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
         images = np.zeros((len(coefficients), *size), np.float32)
         ctx.arrays = _array(coefficients), _array(cutoffs)
-        rasterize_forward(*ctx.arrays, images, _parts(len(images), size[0]))
+        launch(rasterize_forward, *ctx.arrays, images, _parts(len(images), size[0]))
         return torch.from_numpy(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         out = np.empty_like(ctx.arrays[0])
-        rasterize_backward(*ctx.arrays, _array(gradients[0]), out)
+        launch(rasterize_backward, *ctx.arrays, _array(gradients[0]), out)
         return torch.from_numpy(out), None, None
 
 
@@ -106,12 +107,12 @@ class _Voxelize(torch.autograd.Function):
     def forward(ctx: Any, coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, int, int]) -> Tensor:
         volumes = np.zeros((len(coefficients), *shape), np.float32)
         ctx.arrays = _array(coefficients), _array(cutoffs)
-        voxelize_forward(*ctx.arrays, volumes, _parts(len(volumes), shape[0]))
+        launch(voxelize_forward, *ctx.arrays, volumes, _parts(len(volumes), shape[0]))
         return torch.from_numpy(volumes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         out = np.empty_like(ctx.arrays[0])
-        voxelize_backward(*ctx.arrays, _array(gradients[0]), out)
+        launch(voxelize_backward, *ctx.arrays, _array(gradients[0]), out)
         return torch.from_numpy(out), None, None
