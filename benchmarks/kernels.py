@@ -11,13 +11,14 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import torch
 from drr_rows import drr_rows
-from measure import Row, side_by_side, write_rows
+from measure import Row, print_row, side_by_side, write_rows
 from peers import torch_splatting
 from scenes import COUNT, CUTOFF, HALF_MM, IMAGE, VOXELS, cameras, leaves, phantom, scene
 from splatting_rows import rasterize_rows, step_rows, voxelize_rows
@@ -198,8 +199,21 @@ def main() -> None:
     parser.add_argument("--crop", type=Path, help="NIfTI cube of a vertebra for the fit; default: a phantom")
     chosen = parser.parse_args()
     n = 5 if chosen.quick else 15
-    rows = [*rasterize_rows(n, chosen.prototype), *voxelize_rows(n, chosen.prototype), *step_rows(n), *drr_rows(n)]
-    rows += [*exactness_rows(), *scaling_rows(n), *fit_rows(chosen.quick, chosen.crop), *gpu_rows(n, chosen.device)]
+    sections: list[Callable[[], list[Row]]] = [
+        lambda: rasterize_rows(n, chosen.prototype),
+        lambda: voxelize_rows(n, chosen.prototype),
+        lambda: step_rows(n),
+        lambda: drr_rows(n),
+        exactness_rows,
+        lambda: scaling_rows(n),
+        lambda: fit_rows(chosen.quick, chosen.crop),
+        lambda: gpu_rows(n, chosen.device),
+    ]
+    rows: list[Row] = []
+    for section in sections:
+        for row in section():
+            print_row(row)
+            rows.append(row)
     write_rows(chosen.json, rows, series={} if chosen.quick else series(n))
 
 

@@ -111,11 +111,9 @@ def machine() -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: list[Row], **more: Any) -> None:
-    """Write the project's form of a benchmark, and print it."""
+    """Write the project's form of a benchmark."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows], **more}, indent=1) + "\n")
-    for row in rows:
-        print_row(row)
 
 
 def print_row(row: Row) -> None:

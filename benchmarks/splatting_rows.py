@@ -14,7 +14,7 @@ from peers import torch_splatting
 from scenes import COUNT, CUTOFF, HALF_MM, IMAGE, VOXELS, cameras, leaves, scene
 from torch import Tensor
 
-from radgs.gaussians import Grid, RadiativeGaussians, rasterize
+from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize
 from radgs.gaussians.cutoff import cutoffs
 from radgs.gaussians.rasterize import project_gaussians
 from radgs.gaussians.voxelize import voxel_coefficients

@@ -89,13 +89,14 @@ class Step:
     def __init__(
         self, parameters: list[Tensor], K: Tensor, camera_from_frame: Tensor, size: int, cutoff: float
     ) -> None:
-        means, scales, quaternions, densities = (wp.from_torch(p.detach().contiguous()) for p in parameters)
+        wp.init()
+        means, scales, quaternions, densities = (p.detach().numpy() for p in parameters)
         with wp.ScopedDevice("cpu"):
             self.inputs = [
-                wp.array(means.numpy(), dtype=wp.vec3, requires_grad=True),
-                wp.array(scales.numpy(), dtype=wp.vec3, requires_grad=True),
-                wp.array(quaternions.numpy(), dtype=wp.vec4, requires_grad=True),
-                wp.array(densities.numpy(), dtype=float, requires_grad=True),
+                wp.array(means, dtype=wp.vec3, requires_grad=True),
+                wp.array(scales, dtype=wp.vec3, requires_grad=True),
+                wp.array(quaternions, dtype=wp.vec4, requires_grad=True),
+                wp.array(densities, dtype=float, requires_grad=True),
                 wp.array(camera_from_frame[:, :3, :3].float().numpy(), dtype=wp.mat33, requires_grad=True),
                 wp.array(camera_from_frame[:, :3, 3].float().numpy(), dtype=wp.vec3, requires_grad=True),
             ]

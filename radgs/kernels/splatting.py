@@ -15,7 +15,7 @@ from radgs.errors import RadgsError
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.numba.exponential import LARGEST
 from radgs.kernels.numba.launch import launch
-from radgs.kernels.numba.rasterize import rasterize_backward, rasterize_forward
+from radgs.kernels.numba.rasterize import footprint_rows, rasterize_backward, rasterize_forward
 from radgs.kernels.numba.voxelize import voxelize_backward, voxelize_forward
 from radgs.kernels.reference import rasterize_reference, voxelize_reference
 
@@ -91,7 +91,9 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx: Any, coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
         images = np.zeros((len(coefficients), *size), np.float32)
         ctx.arrays = _array(coefficients), _array(cutoffs)
-        launch(rasterize_forward, *ctx.arrays, images, _parts(len(images), size[0]))
+        rows = np.empty((*ctx.arrays[1].shape, 2), np.int32)
+        launch(footprint_rows, *ctx.arrays, size[0], rows)
+        launch(rasterize_forward, *ctx.arrays, rows, images, _parts(len(images), size[0]))
         return torch.from_numpy(images)
 
     @staticmethod

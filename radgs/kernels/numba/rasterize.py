@@ -73,75 +73,84 @@ def _collect(row, dx0, gxx, n1, n0, qxx, q1, q0):
     return e, a0, a1, a2, b0, b1, b2
 
 
+@njit(**INNER)
+def _add(c, tau2, image, first, last):
+    """Add a Gaussian to rows of an image."""
+    for y in range(first, last + 1):
+        dy = float32(int32(y)) - c[1]
+        left, right = _span(c, dy, tau2, image.shape[1])
+        if left <= right:
+            n1, n0 = _F(2) * c[4] * dy, c[5] * dy * dy
+            q1, q0 = _F(2) * (c[6] + c[9] * dy), _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy
+            _draw(image[y, left : right + 1], float32(left) - c[0], c[2], c[3], n1, n0, c[8], q1, q0)
+
+
+@njit(**INNER)
+def _pull_back(c, tau2, to_image, out):
+    """The gradient to the coefficients of a Gaussian."""
+    first, last = _rows(c, tau2, to_image.shape[0])
+    e = ax = ay = axx = axy = ayy = _F(0)
+    b = bx = by = bxx = bxy = byy = _F(0)
+    for y in range(first, last + 1):
+        dy = float32(int32(y)) - c[1]
+        left, right = _span(c, dy, tau2, to_image.shape[1])
+        if left <= right:
+            n1, n0 = _F(2) * c[4] * dy, c[5] * dy * dy
+            q1, q0 = _F(2) * (c[6] + c[9] * dy), _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy
+            row = to_image[y, left : right + 1]
+            s, a0, a1, a2, b0, b1, b2 = _collect(row, float32(left) - c[0], c[3], n1, n0, c[8], q1, q0)
+            e += s
+            ax, ay, axx, axy, ayy = ax + a1, ay + a0 * dy, axx + a2, axy + a1 * dy, ayy + a0 * dy * dy
+            b, bx, by = b + b0, bx + b1, by + b0 * dy
+            bxx, bxy, byy = bxx + b2, bxy + b1 * dy, byy + b0 * dy * dy
+    a = c[2]
+    out[0] = _F(-2) * a * (c[3] * ax + c[4] * ay + c[6] * b + c[8] * bx + c[9] * by)
+    out[1] = _F(-2) * a * (c[4] * ax + c[5] * ay + c[7] * b + c[9] * bx + c[10] * by)
+    out[2] = e
+    out[3], out[4], out[5] = a * axx, _F(2) * a * axy, a * ayy
+    out[6], out[7] = _F(2) * a * bx, _F(2) * a * by
+    out[8], out[9], out[10] = a * bxx, _F(2) * a * bxy, a * byy
+
+
 @njit(**PARALLEL)
-def rasterize_forward(coefficients, cutoffs, images, bands):
+def footprint_rows(coefficients, cutoffs, height, rows):
+    """First and last row of every Gaussian, ``rows [I, N, 2]``; last < first where nothing is drawn."""
+    count, gaussians, _ = coefficients.shape
+    total = count * gaussians
+    for job in prange((total + _CHUNK - 1) // _CHUNK):
+        for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
+            image, k = flat // gaussians, flat % gaussians
+            tau = cutoffs[image, k]
+            rows[image, k, 0], rows[image, k, 1] = int32(0), int32(-1)
+            if tau > _F(0):
+                rows[image, k, 0], rows[image, k, 1] = _rows(coefficients[image, k], tau * tau, height)
+
+
+@njit(**PARALLEL)
+def rasterize_forward(coefficients, cutoffs, rows, images, bands):
     """Add to ``images [I, H, W]``; a worker owns one of ``bands`` bands of rows of an image."""
     count, gaussians, _ = coefficients.shape
-    height, width = images.shape[1], images.shape[2]
+    height = images.shape[1]
     for job in prange(count * bands):
         image, band = job // bands, job % bands
         top, bottom = int32(height * band // bands), int32(height * (band + 1) // bands - 1)
         for k in range(gaussians):
-            tau2 = cutoffs[image, k] * cutoffs[image, k]
-            if tau2 > _F(0):
-                c = coefficients[image, k]
-                first, last = _rows(c, tau2, height)
-                for y in range(max(first, top), min(last, bottom) + 1):
-                    dy = float32(int32(y)) - c[1]
-                    left, right = _span(c, dy, tau2, width)
-                    if left <= right:
-                        _draw(
-                            images[image, y, left : right + 1],
-                            float32(left) - c[0],
-                            c[2],
-                            c[3],
-                            _F(2) * c[4] * dy,
-                            c[5] * dy * dy,
-                            c[8],
-                            _F(2) * (c[6] + c[9] * dy),
-                            _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy,
-                        )
+            first, last = max(rows[image, k, 0], top), min(rows[image, k, 1], bottom)
+            if first <= last:
+                tau = cutoffs[image, k]
+                _add(coefficients[image, k], tau * tau, images[image], first, last)
 
 
 @njit(**PARALLEL)
 def rasterize_backward(coefficients, cutoffs, to_images, to_coefficients):
     """Fill the gradient to the coefficients; a worker owns one Gaussian in one image."""
     count, gaussians, _ = coefficients.shape
-    height, width = to_images.shape[1], to_images.shape[2]
     total = count * gaussians
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             image, k = flat // gaussians, flat % gaussians
-            out = to_coefficients[image, k]
-            out[:] = _F(0)
-            tau2 = cutoffs[image, k] * cutoffs[image, k]
-            if tau2 > _F(0):
-                c = coefficients[image, k]
-                first, last = _rows(c, tau2, height)
-                e = ax = ay = axx = axy = ayy = _F(0)
-                b = bx = by = bxx = bxy = byy = _F(0)
-                for y in range(first, last + 1):
-                    dy = float32(int32(y)) - c[1]
-                    left, right = _span(c, dy, tau2, width)
-                    if left <= right:
-                        s, a0, a1, a2, b0, b1, b2 = _collect(
-                            to_images[image, y, left : right + 1],
-                            float32(left) - c[0],
-                            c[3],
-                            _F(2) * c[4] * dy,
-                            c[5] * dy * dy,
-                            c[8],
-                            _F(2) * (c[6] + c[9] * dy),
-                            _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy,
-                        )
-                        e += s
-                        ax, ay, axx, axy, ayy = ax + a1, ay + a0 * dy, axx + a2, axy + a1 * dy, ayy + a0 * dy * dy
-                        b, bx, by = b + b0, bx + b1, by + b0 * dy
-                        bxx, bxy, byy = bxx + b2, bxy + b1 * dy, byy + b0 * dy * dy
-                a = c[2]
-                out[0] = _F(-2) * a * (c[3] * ax + c[4] * ay + c[6] * b + c[8] * bx + c[9] * by)
-                out[1] = _F(-2) * a * (c[4] * ax + c[5] * ay + c[7] * b + c[9] * bx + c[10] * by)
-                out[2] = e
-                out[3], out[4], out[5] = a * axx, _F(2) * a * axy, a * ayy
-                out[6], out[7] = _F(2) * a * bx, _F(2) * a * by
-                out[8], out[9], out[10] = a * bxx, _F(2) * a * bxy, a * byy
+            tau = cutoffs[image, k]
+            if tau > _F(0):
+                _pull_back(coefficients[image, k], tau * tau, to_images[image], to_coefficients[image, k])
+            else:
+                to_coefficients[image, k][:] = _F(0)
