@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from radgs.errors import GeometryError, ImageError
+from radgs.images.ct_dicom import read_ct_dicom
+from radgs.images.dicom import is_dicom
 from radgs.images.volume import Volume, read_volume, write_volume
 from radgs.images.xray import (
     Xray,
@@ -34,7 +36,8 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
     Values below -1024 HU (padding outside the scanner's field) become -1024.
 
     Args:
-        source: CT in Hounsfield units (NIfTI, NRRD, MetaImage).
+        source: CT in Hounsfield units: a folder with one DICOM series, or a file (enhanced DICOM, NIfTI, NRRD,
+            MetaImage).
         target: ``ct.nii.gz``, written whole or not at all.
 
     Raises:
@@ -52,7 +55,7 @@ def read_ct(source: str | Path) -> Volume:
     Raises:
         ImageError: as :func:`prepare_ct`.
     """
-    ct = read_volume(source)
+    ct = read_ct_dicom(source) if Path(source).is_dir() or is_dicom(source) else read_volume(source)
     _check_ct(ct, source)
     return ct
 
