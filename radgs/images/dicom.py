@@ -9,8 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_description, tag_for_keyword
@@ -55,8 +55,8 @@ def read_header(path: Path, keywords: Sequence[str]) -> pydicom.Dataset:
     return _read(path, (*keywords, *_PIXELS), without_pixels=True)
 
 
-def read_pixels(path: Path) -> NDArray[np.generic]:
-    """Stored values, decompressed but not rescaled: ``[H, W]``, or ``[frames, H, W]``.
+def read_pixels(path: Path, frame: int | None = None) -> NDArray[Any]:
+    """Stored values, decompressed but not rescaled: ``[H, W]`` of one frame (0 is the first), else all that there are.
 
     Raises:
         ImageError: the file is cut off or damaged, in colour, or compressed in a way that cannot be undone.
@@ -68,7 +68,7 @@ def read_pixels(path: Path) -> NDArray[np.generic]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pydicom and its decoders warn where pixels are missing
             warnings.simplefilter("ignore", DeprecationWarning)
-            return pixel_array(header)
+            return pixel_array(header, index=frame)
     except Exception as error:  # each decoder raises its own kinds
         syntax = getattr(header.file_meta.get("TransferSyntaxUID"), "name", "unknown")
         raise ImageError(
