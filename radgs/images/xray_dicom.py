@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import apply_modality_lut
+from scipy import ndimage
 from skimage.draw import polygon2mask
 
 from radgs.errors import ImageError
@@ -165,7 +166,7 @@ def _exposed(path: Path, header: pydicom.Dataset, shape: tuple[int, ...]) -> NDA
                 inside &= np.hypot(row - float(r), column - float(c)) < float(header[radius].value)
             if "POLYGONAL" in shapes:
                 corners = np.array(header[vertices].value, dtype=np.float64).reshape(-1, 2) - 1
-                inside &= polygon2mask(shape, corners)
+                inside &= ndimage.binary_erosion(polygon2mask(shape, corners), np.ones((3, 3)))  # without its edge
     except (KeyError, TypeError, ValueError):
         raise ImageError(f"{path}: {named(border + 'Shape')} lacks its edges; remove the tag or export again") from None
     return inside

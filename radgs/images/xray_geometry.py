@@ -146,7 +146,9 @@ def _direction(letters: Any) -> NDArray[np.float64]:
 def _flips(
     path: Path, header: pydicom.Dataset, spec: Mapping[str, Any], where: str, axes: NDArray[np.float64]
 ) -> tuple[int, ...]:
-    given = spec.get("patient_orientation", header.get("PatientOrientation"))
+    given, what = header.get("PatientOrientation"), f"{path}: {named('PatientOrientation')}"
+    if spec.get("patient_orientation") is not None:
+        given, what = spec["patient_orientation"], f"{where}: patient_orientation"
     if given is None:
         raise GeometryError(
             f"{path}: has no {named('PatientOrientation')}, so it may be mirrored; add patient_orientation to {where}: "
@@ -155,7 +157,7 @@ def _flips(
     try:
         row, column = (_direction(letters) for letters in given)
     except (KeyError, TypeError, ValueError):
-        raise GeometryError(f'{path}: patient orientation is no pair of directions such as ["L", "F"]') from None
+        raise GeometryError(f'{what} is no pair of directions such as ["L", "F"]') from None
     along = np.array([row @ axes[0], column @ axes[1]])
     if np.abs(along).min() < _ALIKE:
         raise GeometryError(
