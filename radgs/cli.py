@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from radgs.config import Config, export_schema, load_config
@@ -161,7 +162,7 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
     if problems:
         table = Table("file", "what is wrong")
         for problem in problems:
-            table.add_row(*problem)
+            table.add_row(*map(escape, problem))  # "[width, height]" is no markup
         Console(stderr=True).print(table)
         raise typer.Exit(2)
     Console().print("both sheets and every file behind them can be used")

@@ -50,6 +50,9 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     (tmp_path / "xrays.tsv").write_text(sheet + "c.json\n")
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert "[30, 20]" in done.stderr.replace("\n", "")  # brackets are not swallowed as markup
     (tmp_path / "xrays.tsv").write_text(sheet + "la.dcm\n")
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 2

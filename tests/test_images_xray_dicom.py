@@ -152,7 +152,7 @@ def test_in_radiography_the_distance_to_the_table_is_not_taken_for_the_isocentre
 
 
 def test_the_principal_point_is_the_middle_of_the_active_detector(tmp_path):
-    """Elements of 0.15 mm; active 24 x 18 mm from (row 4, column 2); the field of view starts at (row 44, column 12)."""
+    """Elements of 0.15 mm; active 24 x 18 mm from (row 4, column 2); the field of view from (row 44, column 12)."""
     d = xa_image(counts_image(), orientation=("R", "F"))
     d.DetectorElementSpacing, d.DetectorActiveOrigin = [0.15, 0.15], [4, 2]
     d.DetectorActiveDimensions, d.FieldOfViewOrigin = [24, 18], [44, 12]
