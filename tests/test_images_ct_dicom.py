@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.encaps import encapsulate, generate_frames
 from scipy.spatial.transform import Rotation
 
 from radgs.errors import ImageError
@@ -69,6 +70,30 @@ def test_compressed_slices_are_read_exactly_and_not_when_cut_off(tmp_path, synta
         with pytest.raises(ImageError, match=r"complete|cut off") as error:
             read_ct_dicom(tmp_path / "ct")
         assert files[3].name in str(error.value)
+
+
+@pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGLosslessProcess14_1", "JPEGLSLossless", "RLELossless"])
+@pytest.mark.parametrize("part", [0.5, 0.98])
+def test_a_whole_file_around_a_damaged_image_is_refused(tmp_path, syntax, part):
+    write_series(tmp_path / "ct", ct_values((3, 64, 64)))
+    path = sorted((tmp_path / "ct").iterdir())[1]
+    compress(path, syntax)
+    d = pydicom.dcmread(path)
+    frame = next(generate_frames(d.PixelData, number_of_frames=1))
+    d.PixelData = encapsulate([frame[: int(len(frame) * part)]])
+    d.save_as(path)
+    with pytest.raises(ImageError, match="complete") as error:
+        read_ct_dicom(tmp_path / "ct")
+    assert path.name in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:The pixel data length")
+def test_bytes_after_the_image_do_no_harm(tmp_path):
+    def pad(i, d):
+        d.PixelData += bytes(4)
+
+    found = read_ct_dicom(write_series(tmp_path / "ct", ct_values(), change=pad))
+    np.testing.assert_array_equal(found.array, ct_values().astype(float) - 1024)
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.5, 0.99])
