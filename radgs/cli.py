@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -13,11 +14,12 @@ import pandas as pd
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from radgs.config import Config, export_schema, load_config
 from radgs.errors import ConfigError, RadgsError
-from radgs.images import read_cameras, read_counts, read_ct, read_json
+from radgs.images import is_dicom, read_counts, read_ct, read_json, read_view_geometry, read_xray
 
 _ID = re.compile(r"[A-Za-z0-9-]+")
 _PATIENT_COLUMNS = ("patient", "ct", "labels", "note")
@@ -132,19 +134,23 @@ def _problems(
 ) -> list[tuple[str, str]]:
     found = []
 
-    def attempt(file: str, read: Callable[[str], object]) -> None:
+    def attempt(file: str, read: Callable[[str], object]) -> bool:
         try:
             read(file)
         except RadgsError as error:
             found.append((file, str(error).removeprefix(f"{file}: ")))
+            return False
+        return True
 
     for row in patients.values():
         if not row["ct"].startswith(str(config.results)):
             attempt(row["ct"], read_ct)
     for row in xrays:
         if not row["image"].startswith(str(config.results)):
-            attempt(row["image"], read_counts)
-            attempt(row["geometry"], read_cameras)
+            image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))
+            geometry = attempt(row["geometry"], read_view_geometry)
+            if image and geometry:
+                attempt(row["image"], partial(read_xray, row["view"], geometry=row["geometry"]))
     return found
 
 
@@ -156,7 +162,7 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
     if problems:
         table = Table("file", "what is wrong")
         for problem in problems:
-            table.add_row(*problem)
+            table.add_row(*map(escape, problem))  # "[width, height]" is no markup
         Console(stderr=True).print(table)
         raise typer.Exit(2)
     Console().print("both sheets and every file behind them can be used")

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from radgs.images import write_json
+from tests.dicom_files import ct_values, save, write_series, xa_image
 
 
 def radgs(*arguments, cwd=None):
@@ -32,6 +34,29 @@ def test_check_names_every_bad_file_at_once(tmp_path):
     for name in ("ct.nii.gz", "ap.png", "absent.png", "c.json"):
         assert name in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
+    write_series(tmp_path / "ct", ct_values())
+    counts = np.random.default_rng(0).integers(100, 60000, (20, 30)).astype(np.uint16)
+    save(xa_image(counts), tmp_path / "ap.dcm")
+    lateral = xa_image(counts, 90, 0, ("A", "F"))
+    del lateral.DistanceSourceToDetector
+    save(lateral, tmp_path / "la.dcm")
+    (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200}}}')
+    (tmp_path / "patients.tsv").write_text("patient\tct\np\tct\n")
+    (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv}")
+    sheet = "patient\tshot\tview\timage\tgeometry\np\ts\tAP\tap.dcm\tap.dcm\np\ts\tLA\tla.dcm\t"
+    (tmp_path / "xrays.tsv").write_text(sheet + "c.json\n")
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert "[30, 20]" in done.stderr.replace("\n", "")  # brackets are not swallowed as markup
+    (tmp_path / "xrays.tsv").write_text(sheet + "la.dcm\n")
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "source_to_detector_mm" in done.stderr.replace("\n", "")
 
 
 def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):

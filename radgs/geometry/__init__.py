@@ -1,6 +1,7 @@
 """Where things are: rigid transforms, cameras, rays, triangulation."""
 
 from radgs.geometry.camera import Camera, rays
+from radgs.geometry.positioner import positioner_axes, positioner_pose
 from radgs.geometry.transform import RigidTransform, rigid_motion
 from radgs.geometry.triangulation import Triangulation, patient_axes, triangulate
 
@@ -9,6 +10,8 @@ __all__ = [
     "RigidTransform",
     "Triangulation",
     "patient_axes",
+    "positioner_axes",
+    "positioner_pose",
     "rays",
     "rigid_motion",
     "triangulate",

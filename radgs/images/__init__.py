@@ -1,8 +1,10 @@
 """What was measured, and the file formats: CT volumes, label maps, X-rays."""
 
 from radgs.images.attenuation import attenuation_of_bone, attenuation_of_water, hu_to_mu
+from radgs.images.ct_dicom import read_ct_dicom
+from radgs.images.dicom import is_dicom
 from radgs.images.files import atomic_path, read_json, read_transforms, write_json, write_transforms
-from radgs.images.prepare import prepare_ct, prepare_xrays, read_ct
+from radgs.images.prepare import prepare_ct, prepare_xrays, read_ct, read_view_geometry, read_xray
 from radgs.images.volume import Volume, read_volume, resample_like, write_volume
 from radgs.images.xray import (
     Xray,
@@ -13,23 +15,30 @@ from radgs.images.xray import (
     to_line_integrals,
     write_xrays,
 )
+from radgs.images.xray_dicom import Exposure, read_xray_dicom
 
 __all__ = [
+    "Exposure",
     "Volume",
     "Xray",
     "atomic_path",
     "attenuation_of_bone",
     "attenuation_of_water",
     "hu_to_mu",
+    "is_dicom",
     "prepare_ct",
     "prepare_xrays",
     "read_cameras",
     "read_counts",
     "read_ct",
+    "read_ct_dicom",
     "read_json",
     "read_transforms",
+    "read_view_geometry",
     "read_view_specs",
     "read_volume",
+    "read_xray",
+    "read_xray_dicom",
     "read_xrays",
     "resample_like",
     "to_line_integrals",

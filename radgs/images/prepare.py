@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from radgs.errors import GeometryError, ImageError
+from radgs.images.ct_dicom import read_ct_dicom
+from radgs.images.dicom import is_dicom
 from radgs.images.volume import Volume, read_volume, write_volume
 from radgs.images.xray import (
     Xray,
@@ -18,6 +20,7 @@ from radgs.images.xray import (
     to_line_integrals,
     write_xrays,
 )
+from radgs.images.xray_dicom import read_xray_dicom
 
 # A CT that shows a vertebra: slices from micro-CT to coarse body scans, larger than one vertebral body.
 _SPACING_MM = (0.1, 6.0)
@@ -34,7 +37,8 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
     Values below -1024 HU (padding outside the scanner's field) become -1024.
 
     Args:
-        source: CT in Hounsfield units (NIfTI, NRRD, MetaImage).
+        source: CT in Hounsfield units: a folder with one DICOM series, or a file (enhanced DICOM, NIfTI, NRRD,
+            MetaImage).
         target: ``ct.nii.gz``, written whole or not at all.
 
     Raises:
@@ -52,7 +56,7 @@ def read_ct(source: str | Path) -> Volume:
     Raises:
         ImageError: as :func:`prepare_ct`.
     """
-    ct = read_volume(source)
+    ct = read_ct_dicom(source) if Path(source).is_dir() or is_dicom(source) else read_volume(source)
     _check_ct(ct, source)
     return ct
 
@@ -87,11 +91,15 @@ def prepare_xrays(
 ) -> None:
     """Turn the X-rays of one shot into line integrals with their cameras.
 
+    Pixels behind a collimator or saturated (DICOM tells both) are not measured: NaN. If more than one pixel in a
+    thousand is saturated, an estimated I0 is the saturation, which is too low by an unknown factor.
+
     I0 is the key ``i0`` of the view in its ``cameras.json`` if it is there, else estimated from the image.
 
     Args:
-        images: per view (``AP``, ``LA``, ...) an image of detector counts (PNG, TIFF).
-        geometry: per view the ``cameras.json`` that holds it; views may share one file.
+        images: per view (``AP``, ``LA``, ...) an image of detector counts (PNG, TIFF) or a DICOM X-ray.
+        geometry: per view the ``cameras.json`` that holds it; views may share one file. For a DICOM X-ray it need
+            only complete or overrule the header, and may be the X-ray itself.
         xrays: output ``xrays.nii.gz``, ``[V, H, W]`` line integrals.
         cameras: output ``cameras.json``. Both are written or neither.
 
@@ -104,21 +112,39 @@ def prepare_xrays(
             "a shot is two or more views, each with an image and a geometry; "
             f"got images of {sorted(images)} and geometry of {sorted(geometry)}"
         )
-    write_xrays(xrays, cameras, {view: _prepare_view(view, images[view], geometry[view]) for view in images})
+    write_xrays(xrays, cameras, {view: read_xray(view, images[view], geometry[view]) for view in images})
 
 
-def _prepare_view(view: str, image: str | Path, geometry: str | Path) -> Xray:
-    specs = read_view_specs(geometry)
-    if view not in specs:
-        raise GeometryError(f"{geometry}: no view {view}, needed for {image}; it holds {sorted(specs)}")
-    counts = read_counts(image)
-    height, width = counts.shape
-    camera = camera_from_spec(specs[view], f"{geometry}: view {view}", (width, height))
-    i0 = _given_i0(specs[view], f"{geometry}: view {view}")
+def read_view_geometry(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The views of a ``cameras.json``; none if ``path`` is itself a DICOM X-ray, whose header then says it all.
+
+    Raises:
+        RadgsError: neither of the two.
+    """
+    return {} if is_dicom(path) else read_view_specs(path)
+
+
+def read_xray(view: str, image: str | Path, geometry: str | Path) -> Xray:
+    """Read one view of a shot as line integrals with its camera; arguments and errors as :func:`prepare_xrays`."""
+    specs = read_view_geometry(geometry)
+    where = f"{geometry}: view {view}"
+    spec = specs.get(view, {})
+    if is_dicom(image):
+        exposure = read_xray_dicom(image, spec, f"view {view} of cameras.json" if is_dicom(geometry) else where)
+        counts, camera, saturation = exposure.counts, exposure.camera, exposure.saturation
+    else:
+        if view not in specs:
+            raise GeometryError(f"{geometry}: no view {view}, needed for {image}; it holds {sorted(specs)}")
+        counts, saturation = read_counts(image), np.inf
+        camera = camera_from_spec(spec, where, (counts.shape[1], counts.shape[0]))
+    i0 = _given_i0(spec, where)
     try:
         line_integrals, used, origin = to_line_integrals(counts, i0)
     except ImageError as error:
         raise ImageError(f"{image}: {error}") from None
+    line_integrals[counts >= saturation] = np.nan
+    if np.isnan(line_integrals).all():
+        raise ImageError(f"{image}: every pixel is saturated or behind the collimator; expose it again")
     return Xray(view, line_integrals, camera, Path(image).name, used, origin)
 
 

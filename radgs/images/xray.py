@@ -71,6 +71,8 @@ def read_counts(path: str | Path) -> NDArray[np.float32]:
 def to_line_integrals(counts: NDArray[np.float32], i0: float | None = None) -> tuple[NDArray[np.float32], float, str]:
     """``p = -ln(I / I0)``; without ``i0`` the 99.9th percentile of the counts is taken for unattenuated.
 
+    NaN counts were not measured and stay NaN.
+
     Returns:
         line integrals ``[H, W]``, the I0 used, and ``given`` or ``estimated``.
 
@@ -78,7 +80,7 @@ def to_line_integrals(counts: NDArray[np.float32], i0: float | None = None) -> t
         ImageError: I0 is not positive.
     """
     origin = "given" if i0 is not None else "estimated"
-    i0 = float(np.percentile(counts, 99.9)) if i0 is None else float(i0)
+    i0 = float(np.nanpercentile(counts, 99.9)) if i0 is None else float(i0)
     if not np.isfinite(i0) or i0 <= 0:
         raise ImageError(f"I0 must be a positive number of counts, got {i0}")
     return -np.log(np.maximum(counts, _MINIMUM_COUNT) / np.float32(i0)).astype(np.float32), i0, origin
