@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.numba import siddon, trilinear
 from radgs.kernels.numba.launch import launch
+from radgs.kernels.numba.support import support
 from radgs.kernels.reference import siddon_reference, trilinear_reference
 
 Method = Literal["trilinear", "siddon"]
@@ -71,10 +72,15 @@ class _DepthIntegrals(torch.autograd.Function):
         image = np.empty((views, height, width), np.float32)
         to_rays = bool(ctx.needs_input_grad[1] or ctx.needs_input_grad[2])
         gradient = np.empty((views, 6, height, width) if to_rays else (1, 6, 1, 1), np.float32)
-        if method == "siddon":
-            launch(siddon.siddon_forward, values, s, d, image, gradient, to_rays)
+        box = np.empty((2, 3), np.int64)
+        support(values, box)
+        if not box[1].any():
+            image[:] = 0
+            gradient[:] = 0
+        elif method == "siddon":
+            launch(siddon.siddon_forward, values, box, s, d, image, gradient, to_rays)
         else:
-            launch(trilinear.trilinear_forward, values, s, d, mm, step_mm, image, gradient, to_rays)
+            launch(trilinear.trilinear_forward, values, box, s, d, mm, step_mm, image, gradient, to_rays)
         ctx.rays, ctx.method, ctx.step_mm, ctx.shape = (s, d, mm), method, step_mm, values.shape
         ctx.gradient = torch.from_numpy(gradient) if to_rays else None
         return torch.from_numpy(image)

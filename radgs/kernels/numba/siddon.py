@@ -100,10 +100,13 @@ def _traverse(volume, start, entry, slope, voxel, axis, low, high, scatter, weig
 
 
 @njit(**PARALLEL)
-def siddon_forward(volume, sources, directions, image, gradient, want_gradient):
-    """Fill ``image [V, H, W]`` and, if wanted, ``gradient [V, 6, H, W]`` (to source, to direction) per mm of depth."""
+def siddon_forward(volume, box, sources, directions, image, gradient, want_gradient):
+    """Fill ``image [V, H, W]`` and, if wanted, ``gradient [V, 6, H, W]`` (to source, to direction) per mm of depth.
+
+    ``box``: of `support`; the volume is 0 outside it.
+    """
     views, height, width = image.shape
-    low, high = (0, 0, 0), (volume.shape[2], volume.shape[1], volume.shape[0])
+    low, high = as_tuple(box[0]), as_tuple(box[1])
     for job in prange(views * height):
         view, v = job // height, job % height
         for u in range(width):

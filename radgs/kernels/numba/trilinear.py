@@ -14,6 +14,7 @@ from radgs.kernels.numba.options import EXACT, INNER, PARALLEL
 from radgs.kernels.numba.rays import as_tuple, clip_box, direction, sample_range
 
 _F = np.float32
+_SLACK = 1e-3  # of a voxel, for the rounding of float32 samples
 
 
 @njit(**INNER)
@@ -86,13 +87,18 @@ def _single(a):
 
 
 @njit(**PARALLEL)
-def trilinear_forward(volume, sources, directions, mm_per_depth, step_mm, image, gradient, want_gradient):
-    """Fill ``image [V, H, W]`` and, if wanted, ``gradient [V, 6, H, W]`` (to source, to direction) per mm of depth."""
+def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, image, gradient, want_gradient):
+    """Fill ``image [V, H, W]`` and, if wanted, ``gradient [V, 6, H, W]`` (to source, to direction) per mm of depth.
+
+    ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes no result.
+    """
     views, height, width = image.shape
     shape = volume.shape
     values = volume.reshape(-1)
     row, plane = np.uintp(shape[2]), np.uintp(shape[2] * shape[1])
     inner = (shape[2] - 1.0, shape[1] - 1.0, shape[0] - 1.0)
+    reach_low = (box[0, 0] - 1.0 - _SLACK, box[0, 1] - 1.0 - _SLACK, box[0, 2] - 1.0 - _SLACK)
+    reach_high = (box[1, 0] + _SLACK, box[1, 1] + _SLACK, box[1, 2] + _SLACK)
     below = _F(1.0 - 1.2e-7)
     limit = (_F(inner[0]) * below, _F(inner[1]) * below, _F(inner[2]) * below)
     for job in prange(views * height):
@@ -105,14 +111,17 @@ def trilinear_forward(volume, sources, directions, mm_per_depth, step_mm, image,
                 for c in range(6):
                     gradient[view, c, v, u] = _F(0)
             if count > 0:
-                near, far = clip_box(
-                    start, start + count * step, as_tuple(sources[view]), slope, (0.0, 0.0, 0.0), inner
-                )
+                origin, end = as_tuple(sources[view]), start + count * step
+                near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
+                begin, stop = sample_range(near, far, start, step, count)
+                near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
                 first, last = sample_range(near, far, start, step, count)
+                first, last = min(max(first, begin), stop), max(min(last, stop), begin)
+                last = max(first, last)
                 e, s, dt = _single(entry), _single(slope), _F(step)
-                a = _boundary(volume, int32(0), first, e, s, dt)
+                a = _boundary(volume, begin, first, e, s, dt)
                 b = _interior(values, row, plane, first, last, e, s, dt, limit, want_gradient)
-                c = _boundary(volume, last, int32(count), e, s, dt)
+                c = _boundary(volume, last, stop, e, s, dt)
                 image[view, v, u] = (a[0] + b[0] + c[0]) * dt
                 if want_gradient:
                     t0 = _F(start)
