@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
-import numba
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from radgs.errors import RadgsError
-from radgs.kernels.dispatch import Backend, resolve_backend
+from radgs.kernels.dispatch import Backend, operations, resolve_backend
 from radgs.kernels.numba.exponential import LARGEST
-from radgs.kernels.numba.rasterize import rasterize_backward, rasterize_forward
-from radgs.kernels.numba.voxelize import voxelize_backward, voxelize_forward
 from radgs.kernels.reference import rasterize_reference, voxelize_reference
 
-# Parts a thread gets when one image or volume is shared between threads.
-_PARTS_PER_THREAD = 4
 _LARGEST_CUTOFF = 10.0
 
 
@@ -36,9 +31,10 @@ def rasterize_coefficients(
         RadgsError: a cut-off or backend that cannot be used.
     """
     _check_cutoff(cutoff)
-    if resolve_backend(backend, coefficients) == "reference":
+    chosen = resolve_backend(backend, coefficients)
+    if chosen == "reference":
         return rasterize_reference(coefficients, visible, size, cutoff)
-    return _Rasterize.apply(coefficients, visible, size, cutoff)
+    return _Rasterize.apply(coefficients, visible, size, cutoff, operations(chosen))
 
 
 def voxelize_coefficients(
@@ -50,9 +46,10 @@ def voxelize_coefficients(
         RadgsError: a cut-off or backend that cannot be used.
     """
     _check_cutoff(cutoff)
-    if resolve_backend(backend, coefficients) == "reference":
+    chosen = resolve_backend(backend, coefficients)
+    if chosen == "reference":
         return voxelize_reference(coefficients, shape, cutoff)
-    return _Voxelize.apply(coefficients, shape, cutoff)
+    return _Voxelize.apply(coefficients, shape, cutoff, operations(chosen))
 
 
 def _check_cutoff(cutoff: float) -> None:
@@ -61,43 +58,31 @@ def _check_cutoff(cutoff: float) -> None:
         raise RadgsError(f"cutoff is in standard deviations, above 0 and at most {_LARGEST_CUTOFF:g}, got {cutoff}")
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().numpy())
-
-
-def _parts(jobs: int, rows: int) -> int:
-    """Into how many parts each of ``jobs`` images or volumes of ``rows`` rows is cut to keep all threads busy."""
-    threads = numba.get_num_threads()
-    return 1 if jobs >= _PARTS_PER_THREAD * threads else min(rows, _PARTS_PER_THREAD * threads)
-
-
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, visible: Tensor, size: tuple[int, int], cutoff: float) -> Tensor:
-        images = np.zeros((len(coefficients), *size), np.float32)
-        ctx.arrays, ctx.cutoff = (_array(coefficients), _array(visible)), cutoff
-        rasterize_forward(*ctx.arrays, cutoff, images, _parts(len(images), size[0]))
-        return torch.from_numpy(images)
+    def forward(
+        ctx: Any, coefficients: Tensor, visible: Tensor, size: tuple[int, int], cutoff: float, fast: ModuleType
+    ) -> Tensor:
+        ctx.save_for_backward(coefficients, visible)
+        ctx.cutoff, ctx.fast = cutoff, fast
+        return fast.rasterize_forward(coefficients, visible, size, cutoff)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        out = np.empty_like(ctx.arrays[0])
-        rasterize_backward(*ctx.arrays, ctx.cutoff, _array(gradients[0]), out)
-        return torch.from_numpy(out), None, None, None
+        to_coefficients = ctx.fast.rasterize_backward(*ctx.saved_tensors, ctx.cutoff, gradients[0])
+        return to_coefficients, None, None, None, None
 
 
 class _Voxelize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, shape: tuple[int, int, int], cutoff: float) -> Tensor:
-        volumes = np.zeros((len(coefficients), *shape), np.float32)
-        ctx.array, ctx.cutoff = _array(coefficients), cutoff
-        voxelize_forward(ctx.array, cutoff, volumes, _parts(len(volumes), shape[0]))
-        return torch.from_numpy(volumes)
+    def forward(ctx: Any, coefficients: Tensor, shape: tuple[int, int, int], cutoff: float, fast: ModuleType) -> Tensor:
+        ctx.save_for_backward(coefficients)
+        ctx.cutoff, ctx.fast = cutoff, fast
+        return fast.voxelize_forward(coefficients, shape, cutoff)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        out = np.empty_like(ctx.array)
-        voxelize_backward(ctx.array, ctx.cutoff, _array(gradients[0]), out)
-        return torch.from_numpy(out), None, None
+        to_coefficients = ctx.fast.voxelize_backward(*ctx.saved_tensors, ctx.cutoff, gradients[0])
+        return to_coefficients, None, None, None

@@ -45,6 +45,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 4)
         const int place = place_in_list(hit, counts, total);
         if (hit) listed[place] = load_ellipsoid(coefficients + (offset + candidate) * kCoefficients);
         __syncthreads();
+#pragma unroll 2
         for (int k = 0; k < total; ++k) {
             const Ellipsoid e = listed[k];
             const float s = square(e, x - e.x, y - e.y, z - e.z);
