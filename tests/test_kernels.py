@@ -34,7 +34,12 @@ def test_backend_is_chosen_by_device_and_refused_in_a_sentence():
     assert resolve_backend("auto", single) == "numba"
     assert resolve_backend("auto", elsewhere) == "reference"
     assert resolve_backend("reference", double) == "reference"
-    for backend, tensor, words in (("auto", double, "float32"), ("numba", elsewhere, "CPU"), ("warp", single, "warp")):
+    for backend, tensor, words in (
+        ("auto", double, "float32"),
+        ("numba", elsewhere, "CPU"),
+        ("warp", single, "warp"),
+        ("cuda", single, "GPU"),
+    ):
         with pytest.raises(RadgsError, match=words):
             resolve_backend(backend, tensor)
 
@@ -46,9 +51,10 @@ def _round_splat(u, v, sigma):
 
 
 @pytest.mark.parametrize(("u", "v"), [(-0.5, 3.0), (9.5, 3.0), (4.0, -1.0), (4.0, 8.0), (1e9, 1e9), (-1e9, 0)])
-def test_footprints_over_the_border_draw_only_what_lies_inside(u, v):
-    visible = torch.ones(1, 1, dtype=torch.bool)
-    image = rasterize_coefficients(_round_splat(u, v, 1.0), visible, (7, 9), 4.0)
+def test_footprints_over_the_border_draw_only_what_lies_inside(u, v, fast):
+    visible = torch.ones(1, 1, dtype=torch.bool, device=fast.device)
+    splat = _round_splat(u, v, 1.0).to(fast.device)
+    image = rasterize_coefficients(splat, visible, (7, 9), 4.0, fast.backend).cpu()
     y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
     square = (x - u) ** 2 + (y - v) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)
@@ -56,18 +62,19 @@ def test_footprints_over_the_border_draw_only_what_lies_inside(u, v):
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 1e4])
-def test_tiny_and_huge_footprints_are_drawn(sigma):
-    visible = torch.ones(1, 1, dtype=torch.bool)
-    image = rasterize_coefficients(_round_splat(3.0, 2.0, sigma), visible, (5, 6), 4.0)
+def test_tiny_and_huge_footprints_are_drawn(sigma, fast):
+    visible = torch.ones(1, 1, dtype=torch.bool, device=fast.device)
+    splat = _round_splat(3.0, 2.0, sigma).to(fast.device)
+    image = rasterize_coefficients(splat, visible, (5, 6), 4.0, fast.backend).cpu()
     expected = torch.zeros(5, 6) if sigma < 1 else torch.ones(5, 6)
     expected[2, 3] = 1
     torch.testing.assert_close(image[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("centre", [(-1.0, 2.0, 2.0), (4.0, 9.0, 3.0), (1e8, 1e8, 1e8), (2.0, 2.0, -3.0)])
-def test_voxels_over_the_border_hold_only_what_lies_inside(centre):
-    coefficients = torch.tensor([[[*centre, 1.0, 1, 0, 0, 1, 0, 1]]])
-    volume = voxelize_coefficients(coefficients, (5, 6, 7), 4.0)[0]
+def test_voxels_over_the_border_hold_only_what_lies_inside(centre, fast):
+    coefficients = torch.tensor([[[*centre, 1.0, 1, 0, 0, 1, 0, 1]]], device=fast.device)
+    volume = voxelize_coefficients(coefficients, (5, 6, 7), 4.0, fast.backend)[0].cpu()
     z, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (5, 6, 7)), indexing="ij")
     square = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)

@@ -39,7 +39,7 @@ def rasterize(
         camera_from_frame: rigid, maps the Gaussians' frame (mm) to camera axes x right, y down, z to the detector.
         size: height and width in pixels.
         cutoff: a Gaussian is cut where a ray passes further than this many standard deviations.
-        backend: ``numba`` (CPU), ``reference`` (PyTorch) or ``auto``.
+        backend: ``numba`` (CPU), ``cuda`` (NVIDIA GPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
         No unit, ``[*batch, V, H, W]``, of the Gaussians' type.

@@ -55,7 +55,7 @@ def voxelize(
         gaussians: float32 (``reference`` also takes float64), in the grid's frame.
         grid: where.
         cutoff: a Gaussian is cut at this many standard deviations.
-        backend: ``numba`` (CPU), ``reference`` (PyTorch) or ``auto``.
+        backend: ``numba`` (CPU), ``cuda`` (NVIDIA GPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
         1/mm, ``[*batch, D, H, W]`` as (z, y, x), of the Gaussians' type.

@@ -26,6 +26,11 @@ def source_names() -> list[str]:
     return sorted(path.stem for path in _SOURCES.glob("*.cu"))
 
 
+def source_path(name: str) -> Path:
+    """Where a source lies."""
+    return _SOURCES / f"{name}.cu"
+
+
 def compile_source(name: str, architecture: str) -> tuple[ObjectCode, str]:
     """Machine code of one source for, say, ``sm_90``, and what the assembler says of its registers.
 
@@ -37,7 +42,7 @@ def compile_source(name: str, architecture: str) -> tuple[ObjectCode, str]:
         name=f"{name}.cu", arch=architecture, std="c++17", include_path=str(_SOURCES), ptxas_options=["-v"]
     )
     try:
-        source = (_SOURCES / f"{name}.cu").read_text(encoding="utf-8")
+        source = source_path(name).read_text(encoding="utf-8")
         return Program(source, "c++", options).compile("cubin", logs=log), log.getvalue()
     # A missing library and a refused source are errors of different libraries without a common class.
     except Exception as error:
