@@ -4,6 +4,8 @@
 
 #include "rays.cuh"
 
+static_assert(sizeof(Ray) == 36, "operations.py gives it this room");
+
 // Whole pixels, both ends included; empty: right < left.
 struct Window {
     int left, right, top, bottom;

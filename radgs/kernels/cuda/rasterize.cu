@@ -2,6 +2,7 @@
 #include "cooperate.cuh"
 #include "footprint.cuh"
 
+static_assert(sizeof(PixelBox) == 16, "operations.py gives it this room");
 constexpr int kTile = 16;
 static_assert(kTile * kTile == kThreads, "a thread owns one pixel of the tile");
 

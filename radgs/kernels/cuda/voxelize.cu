@@ -2,6 +2,7 @@
 #include "cooperate.cuh"
 #include "ellipsoid.cuh"
 
+static_assert(sizeof(VoxelBox) == 24, "operations.py gives it this room");
 constexpr int kWide = 8, kHigh = 8, kDeep = 4;
 static_assert(kWide * kHigh * kDeep == kThreads, "a thread owns one voxel of the brick");
 
