@@ -9,7 +9,7 @@ import torch
 from numba import njit
 
 from radgs.errors import RadgsError
-from radgs.kernels import rasterize_coefficients, resolve_backend, voxelize_coefficients
+from radgs.kernels import depth_integrals, rasterize_coefficients, resolve_backend, voxelize_coefficients
 from radgs.kernels.numba.exponential import LARGEST, exp_half
 
 
@@ -79,6 +79,17 @@ def test_voxels_over_the_border_hold_only_what_lies_inside(centre, fast):
     square = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)
     torch.testing.assert_close(volume, truth, rtol=1e-5, atol=1e-7)
+
+
+def test_a_ray_within_a_single_slice_reads_nothing_beyond_it(fast):
+    beyond = torch.full((2, 5, 6), float("nan"), device=fast.device)
+    beyond[0] = 1.0
+    kind = {"dtype": torch.float64, "device": fast.device}
+    source = torch.tensor([[-100.0, 2.2, 0.0]], **kind)
+    along_x = torch.tensor([[[0.0, 0, 1], [0, 0, 0], [0, 0, 0]]], **kind)
+    image = depth_integrals(beyond[:1], source, along_x, torch.ones(1, 1, 1, **kind), "trilinear", 0.5, fast.backend)
+    # Six voxels of 1 and half a voxel's fall to zero on each side.
+    assert image.item() == pytest.approx(6.0, rel=1e-5)
 
 
 def test_a_second_process_starts_from_compiled_kernels():

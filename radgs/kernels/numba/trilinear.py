@@ -108,6 +108,8 @@ def trilinear_forward(volume, sources, directions, mm_per_depth, step_mm, image,
                 near, far = clip_box(
                     start, start + count * step, as_tuple(sources[view]), slope, (0.0, 0.0, 0.0), inner
                 )
+                if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
+                    far = near  # a sample within a single slice has no second neighbour to read
                 first, last = sample_range(near, far, start, step, count)
                 e, s, dt = _single(entry), _single(slope), _F(step)
                 a = _boundary(volume, int32(0), first, e, s, dt)
