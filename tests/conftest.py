@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from radgs.geometry import Camera, RigidTransform
@@ -22,6 +24,24 @@ def shared_data() -> Path:
     if not _SHARED_DATA.is_dir():
         pytest.skip("the shared data folder is not beside the repository")
     return _SHARED_DATA
+
+
+class Fast(NamedTuple):
+    """A fast backend and the device it takes."""
+
+    backend: str
+    device: str
+
+
+_ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+@pytest.fixture(
+    params=[Fast("numba", "cpu"), pytest.param(Fast("cuda", "cuda"), marks=_ON_GPU)], ids=lambda f: f.backend
+)
+def fast(request) -> Fast:
+    """Every fast backend that this machine can run, each with its device."""
+    return request.param
 
 
 @pytest.fixture

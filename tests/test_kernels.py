@@ -10,7 +10,7 @@ import torch
 from numba import njit
 
 from radgs.errors import RadgsError
-from radgs.kernels import rasterize_coefficients, resolve_backend, voxelize_coefficients
+from radgs.kernels import depth_integrals, rasterize_coefficients, resolve_backend, voxelize_coefficients
 from radgs.kernels.numba.exponential import LARGEST, exp_half
 
 FOUR = torch.full((1, 1), 4.0)
@@ -37,7 +37,12 @@ def test_backend_is_chosen_by_device_and_refused_in_a_sentence():
     assert resolve_backend("auto", single) == "numba"
     assert resolve_backend("auto", elsewhere) == "reference"
     assert resolve_backend("reference", double) == "reference"
-    for backend, tensor, words in (("auto", double, "float32"), ("numba", elsewhere, "CPU"), ("warp", single, "warp")):
+    for backend, tensor, words in (
+        ("auto", double, "float32"),
+        ("numba", elsewhere, "CPU"),
+        ("warp", single, "warp"),
+        ("cuda", single, "GPU"),
+    ):
         with pytest.raises(RadgsError, match=words):
             resolve_backend(backend, tensor)
 
@@ -49,8 +54,9 @@ def _round_splat(u, v, sigma):
 
 
 @pytest.mark.parametrize(("u", "v"), [(-0.5, 3.0), (9.5, 3.0), (4.0, -1.0), (4.0, 8.0), (1e9, 1e9), (-1e9, 0)])
-def test_footprints_over_the_border_draw_only_what_lies_inside(u, v):
-    image = rasterize_coefficients(_round_splat(u, v, 1.0), FOUR, (7, 9))
+def test_footprints_over_the_border_draw_only_what_lies_inside(u, v, fast):
+    splat = _round_splat(u, v, 1.0).to(fast.device)
+    image = rasterize_coefficients(splat, FOUR.to(fast.device), (7, 9), fast.backend).cpu()
     y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
     square = (x - u) ** 2 + (y - v) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)
@@ -58,21 +64,33 @@ def test_footprints_over_the_border_draw_only_what_lies_inside(u, v):
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 1e4])
-def test_tiny_and_huge_footprints_are_drawn(sigma):
-    image = rasterize_coefficients(_round_splat(3.0, 2.0, sigma), FOUR, (5, 6))
+def test_tiny_and_huge_footprints_are_drawn(sigma, fast):
+    splat = _round_splat(3.0, 2.0, sigma).to(fast.device)
+    image = rasterize_coefficients(splat, FOUR.to(fast.device), (5, 6), fast.backend).cpu()
     expected = torch.zeros(5, 6) if sigma < 1 else torch.ones(5, 6)
     expected[2, 3] = 1
     torch.testing.assert_close(image[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("centre", [(-1.0, 2.0, 2.0), (4.0, 9.0, 3.0), (1e8, 1e8, 1e8), (2.0, 2.0, -3.0)])
-def test_voxels_over_the_border_hold_only_what_lies_inside(centre):
-    coefficients = torch.tensor([[[*centre, 1.0, 1, 0, 0, 1, 0, 1]]])
-    volume = voxelize_coefficients(coefficients, FOUR, (5, 6, 7))[0]
+def test_voxels_over_the_border_hold_only_what_lies_inside(centre, fast):
+    coefficients = torch.tensor([[[*centre, 1.0, 1, 0, 0, 1, 0, 1]]], device=fast.device)
+    volume = voxelize_coefficients(coefficients, FOUR.to(fast.device), (5, 6, 7), fast.backend)[0].cpu()
     z, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (5, 6, 7)), indexing="ij")
     square = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
     truth = torch.where(square <= 16, torch.exp(-square / 2), 0)
     torch.testing.assert_close(volume, truth, rtol=1e-5, atol=1e-7)
+
+
+def test_a_ray_within_a_single_slice_reads_nothing_beyond_it(fast):
+    beyond = torch.full((2, 5, 6), float("nan"), device=fast.device)
+    beyond[0] = 1.0
+    kind = {"dtype": torch.float64, "device": fast.device}
+    source = torch.tensor([[-100.0, 2.2, 0.0]], **kind)
+    along_x = torch.tensor([[[0.0, 0, 1], [0, 0, 0], [0, 0, 0]]], **kind)
+    image = depth_integrals(beyond[:1], source, along_x, torch.ones(1, 1, 1, **kind), "trilinear", 0.5, fast.backend)
+    # Six voxels of 1 and half a voxel's fall to zero on each side.
+    assert image.item() == pytest.approx(6.0, rel=1e-5)
 
 
 def test_a_second_process_starts_from_compiled_kernels():

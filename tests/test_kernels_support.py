@@ -54,15 +54,13 @@ def test_skipping_margins_changes_neither_values_nor_gradients(method, monkeypat
             def everything(volume, box):
                 box[0], box[1] = 0, volume.shape[::-1]
 
-            monkeypatch.setattr("radgs.kernels.line_integrals.support", everything)
+            monkeypatch.setattr("radgs.kernels.numba.operations.support", everything)
         volume, pose = _inner_volume().requires_grad_(), _pose(requires_grad=True)
         image = project(volume, INDEX_FROM_CT, K, pose, SIZE, method=method)
         weights = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(1))
         results.append([image.detach(), *torch.autograd.grad((image * weights).sum(), [volume, pose])])
     assert results[0][0].max() > 1
     for skipped, full in zip(*results):
-        if method == "trilinear":
-            assert torch.equal(skipped, full)
         torch.testing.assert_close(skipped, full, rtol=1e-5, atol=1e-5 * float(full.abs().max()))
 
 

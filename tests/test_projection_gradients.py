@@ -78,31 +78,31 @@ def test_siddon_pose_gradient_is_that_of_finite_differences_of_the_reference():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_fast_kernels_agree_with_the_reference_in_values_and_all_gradients(method):
+def test_fast_kernels_agree_with_the_reference_in_values_and_all_gradients(method, fast):
     results = []
-    for backend, dtype in (("numba", torch.float32), ("reference", torch.float64)):
+    for (backend, device), dtype in ((fast, torch.float32), (("reference", "cpu"), torch.float64)):
         inputs = [
-            _smooth_volume(dtype).requires_grad_(),
-            K.clone().requires_grad_(),
-            _poses(torch.zeros(6, dtype=torch.float64)).requires_grad_(),
+            _smooth_volume(dtype).to(device).requires_grad_(),
+            K.clone().to(device).requires_grad_(),
+            _poses(torch.zeros(6, dtype=torch.float64)).to(device).requires_grad_(),
         ]
         image = project(inputs[0], INDEX_FROM_CT, *inputs[1:], SIZE, method=method, backend=backend)
-        gradients = torch.autograd.grad((image * _weights().to(dtype)).sum(), inputs)
-        results.append([image.detach(), *gradients])
+        gradients = torch.autograd.grad((image * _weights().to(image)).sum(), inputs)
+        results.append([t.detach().cpu() for t in (image, *gradients)])
     for fast, slow in zip(*results):
         assert (fast.double() - slow.double()).norm() < 1e-4 * slow.double().norm()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_volume_gradient_is_the_adjoint_of_the_projection(method):
+def test_volume_gradient_is_the_adjoint_of_the_projection(method, fast):
     generator = torch.Generator().manual_seed(2)
     poses = _poses(torch.zeros(6, dtype=torch.float64))
-    volume = torch.randn(SHAPE, generator=generator, requires_grad=True)
-    other = torch.randn(SHAPE, generator=generator)
-    weights = torch.randn(2, *SIZE, generator=generator)
-    image = project(volume, INDEX_FROM_CT, K, poses, SIZE, method=method)
+    volume = torch.randn(SHAPE, generator=generator).to(fast.device).requires_grad_()
+    other = torch.randn(SHAPE, generator=generator).to(fast.device)
+    weights = torch.randn(2, *SIZE, generator=generator).to(fast.device)
+    image = project(volume, INDEX_FROM_CT, K, poses, SIZE, method=method, backend=fast.backend)
     (adjoint,) = torch.autograd.grad((image * weights).sum(), volume)
-    forward = project(other, INDEX_FROM_CT, K, poses, SIZE, method=method)
+    forward = project(other, INDEX_FROM_CT, K, poses, SIZE, method=method, backend=fast.backend)
     left, right = (forward.double() * weights).sum(), (adjoint.double() * other).sum()
     scale = forward.double().norm() * weights.norm()
     assert abs(left - right) < 1e-5 * scale

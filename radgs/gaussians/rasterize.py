@@ -48,7 +48,7 @@ def rasterize(
             (x, y, 1) in mm to pixels, its focal lengths being pixels per mm.
         cutoff: a Gaussian is cut where a ray passes further than this many standard deviations.
         max_error: line integral; instead of ``cutoff``, each Gaussian is cut where it adds less than this.
-        backend: ``numba`` (CPU), ``reference`` (PyTorch) or ``auto``.
+        backend: ``numba`` (CPU), ``cuda`` (NVIDIA GPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
         No unit, ``[*batch, V, H, W]``, of the Gaussians' type.

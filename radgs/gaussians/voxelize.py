@@ -62,7 +62,7 @@ def voxelize(
         grid: where.
         cutoff: a Gaussian is cut at this many standard deviations.
         max_error: 1/mm; instead of ``cutoff``, each Gaussian is cut where it adds less than this.
-        backend: ``numba`` (CPU), ``reference`` (PyTorch) or ``auto``.
+        backend: ``numba`` (CPU), ``cuda`` (NVIDIA GPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
         1/mm, ``[*batch, D, H, W]`` as (z, y, x), of the Gaussians' type.

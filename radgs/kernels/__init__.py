@@ -1,4 +1,4 @@
-"""The hot loops and nothing else: Numba on the CPU, and plain PyTorch twins."""
+"""The hot loops and nothing else: Numba on the CPU, CUDA C++ on a GPU, and plain PyTorch twins."""
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.line_integrals import Method, depth_integrals

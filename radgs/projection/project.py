@@ -37,7 +37,7 @@ def project(
         size: height and width of the images in pixels.
         method: how the volume is read.
         step_mm: distance of samples along a ray, ``trilinear`` only.
-        backend: ``numba`` (CPU), ``reference`` (PyTorch) or ``auto``.
+        backend: ``numba`` (CPU), ``cuda`` (NVIDIA GPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
         Line integrals, no unit, ``[V, H, W]`` as (view, v, u), of the volume's type.

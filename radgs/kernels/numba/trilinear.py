@@ -90,7 +90,7 @@ def _single(a):
 def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, image, gradient, want_gradient):
     """Fill ``image [V, H, W]`` and, if wanted, ``gradient [V, 6, H, W]`` (to source, to direction) per mm of depth.
 
-    ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes no result.
+    ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes nothing but rounding.
     """
     views, height, width = image.shape
     shape = volume.shape
@@ -115,6 +115,8 @@ def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, i
                 near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
                 begin, stop = sample_range(near, far, start, step, count)
                 near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
+                if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
+                    far = near  # a sample within a single slice has no second neighbour to read
                 first, last = sample_range(near, far, start, step, count)
                 first, last = min(max(first, begin), stop), max(min(last, stop), begin)
                 last = max(first, last)

@@ -1,0 +1,1 @@
+"""The hot loops in CUDA C++, compiled at run time."""

@@ -1,0 +1,105 @@
+"""What the Numba backend does with tensors on the CPU; `radgs.kernels.cuda.operations` does the same on a GPU."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from radgs.kernels.numba import rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba.launch import launch
+from radgs.kernels.numba.support import support
+
+# Parts a thread gets when one image or volume is shared between threads.
+_PARTS_PER_THREAD = 4
+# Slabs of the adjoint: a fixed number whatever the threads, for it decides how rays are rounded.
+_SLABS = 16
+
+
+def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images ``[I, h, w]``."""
+    c, tau = _array(coefficients), _array(cutoffs)
+    images, rows = np.zeros((len(c), *size), np.float32), np.empty((*tau.shape, 2), np.int32)
+    launch(rasterize.footprint_rows, c, tau, size[0], rows)
+    launch(rasterize.rasterize_forward, c, tau, rows, images, _parts(len(images), size[0]))
+    return torch.from_numpy(images)
+
+
+def rasterize_backward(coefficients: Tensor, cutoffs: Tensor, to_images: Tensor) -> Tensor:
+    """Gradient to the coefficients."""
+    c = _array(coefficients)
+    out = np.empty_like(c)
+    launch(rasterize.rasterize_backward, c, _array(cutoffs), _array(to_images), out)
+    return torch.from_numpy(out)
+
+
+def voxelize_forward(coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Volumes ``[B, d, h, w]``."""
+    volumes = np.zeros((len(coefficients), *shape), np.float32)
+    parts = _parts(len(volumes), shape[0])
+    launch(voxelize.voxelize_forward, _array(coefficients), _array(cutoffs), volumes, parts)
+    return torch.from_numpy(volumes)
+
+
+def voxelize_backward(coefficients: Tensor, cutoffs: Tensor, to_volumes: Tensor) -> Tensor:
+    """Gradient to the coefficients."""
+    c = _array(coefficients)
+    out = np.empty_like(c)
+    launch(voxelize.voxelize_backward, c, _array(cutoffs), _array(to_volumes), out)
+    return torch.from_numpy(out)
+
+
+def integrals_forward(
+    volume: Tensor,
+    sources: Tensor,
+    directions: Tensor,
+    mm_per_depth: Tensor,
+    method: str,
+    step_mm: float,
+    to_rays: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Integrals over depth ``[V, h, w]`` and, if wanted, their gradient ``[V, 6, h, w]`` to source and direction."""
+    values, s, d, mm = _array(volume), _array(sources), _array(directions), _array(mm_per_depth)
+    views, height, width = mm.shape
+    image = np.empty((views, height, width), np.float32)
+    gradient = np.empty((views, 6, height, width) if to_rays else (1, 6, 1, 1), np.float32)
+    box = np.empty((2, 3), np.int64)
+    support(values, box)
+    if not box[1].any():
+        image[:], gradient[:] = 0, 0
+    elif method == "siddon":
+        launch(siddon.siddon_forward, values, box, s, d, image, gradient, to_rays)
+    else:
+        launch(trilinear.trilinear_forward, values, box, s, d, mm, step_mm, image, gradient, to_rays)
+    return torch.from_numpy(image), torch.from_numpy(gradient) if to_rays else None
+
+
+def integrals_adjoint(
+    to_image: Tensor,
+    sources: Tensor,
+    directions: Tensor,
+    mm_per_depth: Tensor,
+    method: str,
+    step_mm: float,
+    shape: tuple[int, int, int],
+) -> Tensor:
+    """Gradient to the volume."""
+    weights, s, d = _array(to_image), _array(sources), _array(directions)
+    out = np.zeros(shape, np.float32)
+    slabs = min(shape[0], _SLABS)
+    if method == "siddon":
+        launch(siddon.siddon_adjoint, weights, s, d, out, slabs)
+    else:
+        launch(trilinear.trilinear_adjoint, weights, s, d, _array(mm_per_depth), step_mm, out, slabs)
+    return torch.from_numpy(out)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _parts(jobs: int, rows: int) -> int:
+    """Into how many parts each of ``jobs`` images or volumes of ``rows`` rows is cut to keep all threads busy."""
+    threads = numba.get_num_threads()
+    return 1 if jobs >= _PARTS_PER_THREAD * threads else min(rows, _PARTS_PER_THREAD * threads)

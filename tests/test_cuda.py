@@ -1,0 +1,156 @@
+"""CUDA kernels: NVRTC compiles them without a GPU; on a GPU they are compared with their definitions in float64."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import torch
+
+from radgs.errors import RadgsError
+from radgs.kernels import dispatch, rasterize_coefficients, voxelize_coefficients
+
+SOURCES = ["rasterize", "siddon", "trilinear", "voxelize"]
+# More would leave a multiprocessor too few threads to hide the latency of memory.
+MOST_REGISTERS = {"rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def test_every_source_is_tested():
+    launch = pytest.importorskip("radgs.kernels.cuda.launch", exc_type=ImportError)
+    assert launch.source_names() == SOURCES
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_kernels_compile_without_spilling_registers(source, architecture):
+    launch = pytest.importorskip("radgs.kernels.cuda.launch", exc_type=ImportError)
+    code, log = launch.compile_source(source, architecture)
+    assert bytes(code.code[:4]) == b"\x7fELF"
+    kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+).*?Used (\d+) registers", log, re.S)
+    written = re.findall(r"__global__ .*?\)\s+(\w+)\(", launch.source_path(source).read_text(), re.S)
+    assert sorted(name for name, *_ in kernels) == sorted(written)
+    for name, stores, loads, registers in kernels:
+        assert (stores, loads) == ("0", "0"), name
+        assert int(registers) <= MOST_REGISTERS[source], name
+
+
+def test_a_source_that_does_not_compile_is_refused_in_a_sentence():
+    launch = pytest.importorskip("radgs.kernels.cuda.launch", exc_type=ImportError)
+    with pytest.raises(RadgsError, match="sm_1"):
+        launch.compile_source("rasterize", "sm_1")
+
+
+def test_nothing_of_cuda_is_imported_before_it_is_asked_for():
+    import subprocess
+
+    code = "import sys, radgs.gaussians, radgs.projection; sys.exit('radgs.kernels.cuda' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+class _OnGpu:
+    """Stands for a tensor on a GPU: the dispatcher asks for nothing else."""
+
+    device = torch.device("cuda")
+    dtype = torch.float32
+
+
+def test_tensors_on_a_gpu_go_to_cuda_where_it_is_installed_and_else_to_pytorch(monkeypatch):
+    monkeypatch.setattr(dispatch, "_has_cuda_core", lambda: True)
+    assert dispatch.resolve_backend("auto", _OnGpu()) == "cuda"
+    assert dispatch.resolve_backend("cuda", _OnGpu()) == "cuda"
+    assert dispatch.resolve_backend("auto", _OnGpu(), torch.zeros(1)) == "reference"
+    monkeypatch.setattr(dispatch, "_has_cuda_core", lambda: False)
+    assert dispatch.resolve_backend("auto", _OnGpu()) == "reference"
+    with pytest.raises(RadgsError, match="cuda-core"):
+        dispatch.resolve_backend("cuda", _OnGpu())
+
+
+def _splats(count, generator):
+    """Tilted ellipses of all sizes about a 40 x 50 image, a little perspective; cut-offs of 1 to 4, one in ten 0."""
+    c = torch.zeros(2, count, 11)
+    c[..., :2] = torch.rand(2, count, 2, generator=generator) * 60 - 5
+    c[..., 2] = torch.rand(2, count, generator=generator)
+    root = torch.randn(2, count, 2, 2, generator=generator) * 0.4
+    g = root @ root.mT + 0.01 * torch.eye(2)
+    c[..., 3], c[..., 4], c[..., 5] = g[..., 0, 0], g[..., 0, 1], g[..., 1, 1]
+    c[..., 6:8] = 1e-4 * torch.randn(2, count, 2, generator=generator)
+    c[..., 8:11] = 1e-7 * torch.tensor([2.0, 0.5, 1.0])
+    return c, _cutoffs(count, generator)
+
+
+def _cutoffs(count, generator):
+    drawn = torch.rand(2, count, generator=generator) > 0.1
+    return drawn * (1 + 3 * torch.rand(2, count, generator=generator))
+
+
+def _balls(count, generator):
+    c = torch.zeros(2, count, 10)
+    c[..., :3] = torch.rand(2, count, 3, generator=generator) * 24 - 3
+    c[..., 3] = torch.rand(2, count, generator=generator)
+    root = torch.randn(2, count, 3, 3, generator=generator) * 0.4
+    s = root @ root.mT + 0.02 * torch.eye(3)
+    for column, (i, j) in enumerate([(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]):
+        c[..., 4 + column] = s[..., i, j]
+    return c, _cutoffs(count, generator)
+
+
+def _image(coefficients, cutoffs, backend):
+    return rasterize_coefficients(coefficients, cutoffs.to(coefficients), (40, 50), backend)
+
+
+def _volume(coefficients, cutoffs, backend):
+    return voxelize_coefficients(coefficients, cutoffs.to(coefficients), (13, 18, 21), backend)
+
+
+@pytest.mark.parametrize("count", [1, 31, 256, 257, 700])
+@pytest.mark.parametrize(("draw", "columns"), [(_image, 11), (_volume, 10)], ids=["image", "volume"])
+def test_any_number_of_gaussians_is_drawn_as_defined_and_twice_the_same(draw, columns, count, fast):
+    generator = torch.Generator().manual_seed(count)
+    c, cutoffs = _splats(count, generator) if columns == 11 else _balls(count, generator)
+    results = []
+    for backend, device, dtype in (
+        (*fast, torch.float32),
+        (*fast, torch.float32),
+        ("reference", "cpu", torch.float64),
+    ):
+        moved = c.to(device, dtype).requires_grad_()
+        drawn = draw(moved, cutoffs, backend)
+        weights = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(0)).to(drawn)
+        (gradient,) = torch.autograd.grad((drawn * weights).sum(), moved)
+        results.append([t.detach().cpu() for t in (drawn, *gradient.unbind(-1))])
+    for first, second, truth in zip(*results):
+        assert torch.equal(first, second)
+        assert (first.double() - truth).norm() <= 2e-5 * truth.norm() + 1e-9
+
+
+def test_no_gaussians_and_none_visible_draw_nothing(fast):
+    for count in (0, 300):
+        c, cutoffs = _splats(count, torch.Generator().manual_seed(0))
+        c = c.to(fast.device).requires_grad_()
+        image = _image(c, torch.zeros_like(cutoffs), fast.backend)
+        assert not image.any()
+        image.sum().backward()
+        assert not c.grad.any()
+    empty = torch.zeros(2, 0, 10, device=fast.device, requires_grad=True)
+    volume = _volume(empty, torch.zeros(2, 0), fast.backend)
+    assert volume.shape == (2, 13, 18, 21)
+    assert not volume.any()
+    volume.sum().backward()
+    assert empty.grad.shape == empty.shape
+
+
+@pytest.mark.gpu
+@ON_GPU
+def test_kernels_run_on_the_current_stream():
+    c, cutoffs = (t.cuda() for t in _splats(300, torch.Generator().manual_seed(0)))
+    expected = _image(c, cutoffs, "cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # a kernel on any other stream would come before the copy
+        late = torch.zeros_like(c).copy_(c)
+        image = _image(late, cutoffs, "cuda")
+    stream.synchronize()
+    assert torch.equal(image, expected)
