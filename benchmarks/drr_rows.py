@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from measure import Row, ratios, side_by_side
 from peers import drr
-from scenes import SOURCE_MM, cameras, phantom
+from scenes import SOURCE_MM, cameras, phantom, vertebra
 
 from radgs.projection import project
 
@@ -63,7 +63,7 @@ def drr_rows(repetitions: int) -> list[Row]:
 
 def _crop_row(repetitions: int) -> Row:
     n, size = 128, 160
-    volume = phantom(n)
+    volume = vertebra(n)
     index_from_ct = torch.diag(torch.tensor([n / 112, n / 112, n / 112, 1.0], dtype=torch.float64))
     index_from_ct[:3, 3] = (n - 1) / 2
     f = size / 112 * SOURCE_MM / 1.1

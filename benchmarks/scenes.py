@@ -47,3 +47,20 @@ def phantom(voxels: int) -> Tensor:
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     body = 0.02 * ((x / 0.9) ** 2 + (y / 0.7) ** 2 + (z / 0.95) ** 2 < 1)
     return (body + 0.02 * ((x - 0.2) ** 2 + y**2 + (z + 0.3) ** 2 < 0.06)).float()
+
+
+def vertebra(voxels: int) -> Tensor:
+    """A vertebra-like excess in a cube of 112 mm, 1/mm: a body with a shell, an arch with processes, else 0."""
+    axis = (torch.arange(voxels) + 0.5) / voxels * 112 - 56
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+
+    def ellipsoid(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Tensor:
+        return sum(((a - c) / r) ** 2 for a, c, r in zip((x, y, z), centre, radii, strict=True))
+
+    body = ((x / 23) ** 2 + ((y + 14) / 17) ** 2).clamp_min((z / 14).abs() ** 8)
+    ring = ((x / 17) ** 2 + ((y - 12) / 14) ** 2) * (z.abs() < 9) + 9.0 * (z.abs() >= 9)
+    arch = (ring < 1) & (ring > 0.45)
+    processes = (ellipsoid((0, 32, -8), (4, 14, 8)) < 1) | (ellipsoid((0, 14, 4), (38, 6, 5)) < 1)
+    canal = (x / 10) ** 2 + ((y - 11) / 9) ** 2 < 1
+    inside = ((body < 1) | arch | processes) & ~canal
+    return (0.006 * inside + 0.014 * (inside & ~((body < 0.85) & ~arch))).float()

@@ -44,6 +44,16 @@ def test_fit_explains_a_vertebra_like_shape():
     assert _psnr(voxelize(fitted, GRID), volume) > _psnr(voxelize(start, GRID), volume) + 5
 
 
+def test_splitting_leaves_hardly_any_gaussian_without_use_and_explains_more(monkeypatch):
+    volume = _vertebra_like(GRID)
+    moved = fit_to_volume(volume, GRID, 600, steps=150, seed=1)
+    monkeypatch.setattr("radgs.gaussians.fit._MOVES", ())
+    kept = fit_to_volume(volume, GRID, 600, steps=150, seed=1)
+    useless = [int((g.densities < 0.01 * volume.max()).sum()) for g in (moved, kept)]
+    assert useless[0] < useless[1] / 3
+    assert _psnr(voxelize(moved, GRID), volume) > _psnr(voxelize(kept, GRID), volume)
+
+
 def test_fit_finds_one_gaussian():
     truth = RadiativeGaussians(
         torch.tensor([[3.0, -5.0, 4.0]]), torch.full((1, 3), 6.0), torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0.02])

@@ -1,4 +1,4 @@
-"""Gaussians fitted to a volume: drawn where it is dense, then optimised."""
+"""Gaussians fitted to a volume: drawn where it is dense, optimised, and moved to where more are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from radgs.errors import ImageError, RadgsError
-from radgs.gaussians.gaussians import RadiativeGaussians
+from radgs.gaussians.gaussians import RadiativeGaussians, rotations
 from radgs.gaussians.voxelize import Grid, voxelize
 
 _NEIGHBOURS = 3
@@ -18,6 +18,10 @@ _L1_WEIGHT = 0.1
 _RATES = {"means": 0.1, "log_scales": 0.03, "quaternions": 0.02, "densities": 0.02}
 _FINAL_RATE = 0.05
 _SMALLEST_SCALE_VOXELS = 0.3
+# Pruning and splitting: after these shares of the steps, Gaussians fainter than this share of the volume's maximum.
+_MOVES = (0.15, 0.3, 0.45, 0.6)
+_FAINT = 0.01
+_SPLIT_OFFSET, _SPLIT_SHRINK = 0.6, 0.6  # of the standard deviation along the longest axis
 
 
 def fit_to_volume(
@@ -62,7 +66,10 @@ def fit_to_volume(
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _FINAL_RATE ** (1 / max(steps, 1)))
     smallest = float(np.log(_SMALLEST_SCALE_VOXELS * grid.spacing_mm))
     target = target / peak
-    for _ in range(steps):
+    moves = {round(share * steps) for share in _MOVES}
+    for step in range(steps):
+        if step in moves and step > 0:
+            _split_for_pruned(parameters, optimizer, target, grid)
         optimizer.zero_grad()
         difference = voxelize(_build(parameters, 1.0), grid, cutoff=3.0) - target
         # Sums over voxels per Gaussian: the loss does not fade with the empty part of the grid.
@@ -74,6 +81,35 @@ def fit_to_volume(
             parameters["densities"].clamp_(min=0)
             parameters["log_scales"].clamp_(min=smallest)
     return _build({name: parameter.detach() for name, parameter in parameters.items()}, peak)
+
+
+def _split_for_pruned(
+    parameters: dict[str, Tensor], optimizer: torch.optim.Optimizer, target: Tensor, grid: Grid
+) -> None:
+    """Give up faint Gaussians and split, for each, one that lies where the volume is explained worst."""
+    drawn = voxelize(_build(parameters, 1.0), grid, cutoff=3.0)
+    error = (drawn.detach() - target).abs()
+    (covered,) = torch.autograd.grad((drawn * error).sum(), parameters["densities"])
+    with torch.no_grad():
+        faint = torch.nonzero(parameters["densities"] < _FAINT)[:, 0]
+        covered[faint] = -1
+        faint = faint[: max(0, len(covered) - len(faint))]
+        parents = covered.topk(len(faint)).indices
+        scales = parameters["log_scales"][parents].exp()
+        longest = scales.argmax(-1, keepdim=True)
+        along = rotations(_build(parameters, 1.0))[parents].gather(-1, longest[:, None].expand(-1, 3, 1))[..., 0]
+        shift = _SPLIT_OFFSET * scales.gather(-1, longest) * along
+        smaller = parameters["log_scales"][parents].scatter_add(
+            -1, longest, torch.full_like(shift[:, :1], float(np.log(_SPLIT_SHRINK)))
+        )
+        for rows, sign in ((faint, 1.0), (parents, -1.0)):
+            parameters["means"][rows] = parameters["means"][parents] + sign * shift
+            parameters["log_scales"][rows] = smaller
+            parameters["quaternions"][rows] = parameters["quaternions"][parents]
+            parameters["densities"][rows] = parameters["densities"][parents]
+            for parameter in parameters.values():
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    optimizer.state[parameter][moment][rows] = 0
 
 
 def _build(parameters: dict[str, Tensor], peak: float) -> RadiativeGaussians:
