@@ -8,12 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from radgs.errors import ConfigError
+
+Level = Annotated[str, StringConstraints(pattern=r"^(C[1-7]|T([1-9]|1[0-3])|L[1-6])$")]
 
 
 class Section(BaseModel):
@@ -168,6 +179,12 @@ class JudgementSettings(Section):
     min_similarity: float = Field(0.4, ge=-1, le=1, description="gradient correlation of the least agreeing view")
     min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra inside each image")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.reject_probability >= self.accept_probability:
+            raise ValueError("reject_probability must be below accept_probability")
+        return self
+
 
 class EvaluationSettings(Section):
     """The protocol's fixed points."""
@@ -182,7 +199,7 @@ class Config(Section):
     xrays: Path = Path("config/xrays.tsv")
     results: Path = Path("results")
     seed: int = 20261121
-    levels: list[str] = ["T10", "T11", "T12", "L1"]
+    levels: list[Level] = Field(["T10", "T11", "T12", "L1"], min_length=1)
     crop: CropSettings = CropSettings()
     demo: DemoSettings = DemoSettings()
     segmentation: SegmentationSettings = SegmentationSettings()
@@ -194,6 +211,12 @@ class Config(Section):
     refinement: RefinementSettings = RefinementSettings()
     judgement: JudgementSettings = JudgementSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _each_level_once(self) -> Self:
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError("levels: each level once")
+        return self
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> Config:
@@ -214,7 +237,7 @@ def load_config(source: str | Path | Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(source)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(": ".join([".".join(map(str, e["loc"])), e["msg"]]).lstrip(": ") for e in error.errors())
         raise ConfigError(f"{where}: {problems}") from None
 
 

@@ -50,6 +50,10 @@ def test_all_problems_are_named_in_one_line(tmp_path):
         ({"training": {"recm": {"learning_rate": 0}}}, "training.recm.learning_rate"),
         ({"network": {"anchors": "both"}}, "network.anchors"),
         ({"levels": "L1"}, "levels"),
+        ({"levels": ["T12", "L7"]}, "levels.1"),
+        ({"levels": ["T12", "T12"]}, "each level once"),
+        ({"levels": []}, "levels"),
+        ({"judgement": {"reject_probability": 0.98}}, "judgement.*below accept"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_name(settings, where):

@@ -101,5 +101,4 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _parts(jobs: int, rows: int) -> int:
     """Into how many parts each of ``jobs`` images or volumes of ``rows`` rows is cut to keep all threads busy."""
-    threads = numba.get_num_threads()
-    return 1 if jobs >= _PARTS_PER_THREAD * threads else min(rows, _PARTS_PER_THREAD * threads)
+    return max(1, min(rows, -(-_PARTS_PER_THREAD * numba.get_num_threads() // max(jobs, 1))))
