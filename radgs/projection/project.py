@@ -13,24 +13,25 @@ from radgs.kernels import Backend, Method, depth_integrals
 
 
 def project(
-    volume: Float[Tensor, "D H W"],
-    index_from_ct: Float[Tensor, "4 4"],
-    K: Float[Tensor, "V 3 3"],
-    camera_from_ct: Float[Tensor, "V 4 4"],
+    volume: Float[Tensor, "*batch D H W"],
+    index_from_ct: Float[Tensor, "*#batch 4 4"],
+    K: Float[Tensor, "*batch V 3 3"],
+    camera_from_ct: Float[Tensor, "*batch V 4 4"],
     size: tuple[int, int],
     *,
     method: Method = "trilinear",
     step_mm: float = 1.0,
     backend: Backend = "auto",
-) -> Float[Tensor, "V h w"]:
+) -> Float[Tensor, "*batch V h w"]:
     """Line integrals of a volume, differentiable in the pose, the intrinsics and the volume.
 
     Rays run from the source to beyond the volume: the detector is taken to lie behind it.
 
     Args:
-        volume: attenuation in 1/mm, (z, y, x), float32 (``reference`` also takes float64). ``trilinear`` takes
-            values to sit at voxel centres and to fall to zero within one voxel beyond the outermost ones;
-            ``siddon`` takes each voxel for a box of one value.
+        volume: attenuation in 1/mm, ``[*batch, D, H, W]`` as (z, y, x), float32 (``reference`` also takes float64);
+            a batch needs K and camera_from_ct of the same batch. ``trilinear`` takes values to sit at voxel centres
+            and to fall to zero within one voxel beyond the outermost ones; ``siddon`` takes each voxel for a box of
+            one value.
         index_from_ct: maps CT points (LPS mm) to indices (x, y, z); may be oblique and anisotropic.
         K: intrinsics in pixels; pixel (0, 0) is the centre of the first one.
         camera_from_ct: rigid, maps CT points (mm) to camera axes x right, y down, z source to detector.
@@ -40,13 +41,23 @@ def project(
         backend: ``numba`` (CPU), ``cuda`` (NVIDIA GPU), ``reference`` (PyTorch) or ``auto``.
 
     Returns:
-        Line integrals, no unit, ``[V, H, W]`` as (view, v, u), of the volume's type.
+        Line integrals, no unit, ``[*batch, V, H, W]`` as (view, v, u), of the volume's type.
 
     Raises:
         ImageError: the volume is not a three-dimensional floating-point array.
         GeometryError: wrong shapes, numbers that are not finite, or singular matrices.
         RadgsError: an unknown method or backend, or a step that is not positive.
     """
+    if volume.ndim > 3:
+        if not volume.shape[0] == len(K) == len(camera_from_ct):
+            raise GeometryError(
+                f"a batch of {volume.shape[0]} volumes needs K and camera_from_ct for each, got {len(K)} and "
+                f"{len(camera_from_ct)}"
+            )
+        placed = index_from_ct if index_from_ct.ndim > 2 else index_from_ct.expand(len(volume), 4, 4)
+        scenes = zip(volume, placed, K, camera_from_ct, strict=True)
+        how: dict[str, Any] = {"method": method, "step_mm": step_mm, "backend": backend}
+        return torch.stack([project(*scene, size, **how) for scene in scenes])
     _check(volume, index_from_ct, K, camera_from_ct, size, method, step_mm)
     kind: dict[str, Any] = {"dtype": torch.float64, "device": volume.device}
     pixel_rays = torch.linalg.inv(K.to(**kind))
