@@ -21,7 +21,8 @@ HEAD = """# Performance of the kernels
 
 Measured by `python benchmarks/kernels.py --json {source} --prototype …`; this page is written from that file by
 `benchmarks/performance_page.py`. Ratios are taken turn by turn in one run, so a busy machine is unfair to neither
-side; values are medians ± half the distance between the quartiles. A goal that was missed says so.
+side; values are medians ± half the distance between the quartiles. A goal that was missed says so. "Prototype": the
+kernels this project began with, which get their footprints ready-made.
 
 Machine: {machine}.
 
@@ -33,7 +34,7 @@ Machine: {machine}.
 def line(row: dict[str, Any]) -> str:
     """One row of the table."""
     value = (
-        "not measured" if row["value"] is None else f"{row['value']:.3g} ± {row['spread']:.1g} {row['unit']}".strip()
+        "not measured" if row["value"] is None else f"{row['value']:.3g} ± {row['spread']:.2g} {row['unit']}".strip()
     )
     mark = {True: "met", False: "**missed**", None: ""}[row["met"]]
     return f"| {row['name']} | {value} | {row['goal']} | {'; '.join(x for x in (mark, row['note']) if x)} |\n"
