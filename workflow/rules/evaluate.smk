@@ -16,7 +16,11 @@ rule evaluate:
             for level in LEVELS
         ],
     output:
-        csv=RESULTS / "evaluation/registrations.csv",
+        csv=report(
+            RESULTS / "evaluation/registrations.csv",
+            caption="../report/registrations.rst",
+            category="Registrations",
+        ),
         summary=RESULTS / "evaluation/summary.json",
     log:
         "logs/evaluate.log",

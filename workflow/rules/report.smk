@@ -5,7 +5,11 @@ rule report:
         summary=RESULTS / "evaluation/summary.json",
         registrations=registered(),
     output:
-        html=RESULTS / "report.html",
+        html=report(
+            RESULTS / "report.html",
+            caption="../report/page.rst",
+            category="Registrations",
+        ),
     log:
         "logs/report.log",
     conda:
