@@ -1,4 +1,4 @@
-"""Model folders that TotalSegmentator accepts, with a small network whose weights are random: everything runs but finds nothing sensible."""
+"""Model folders that TotalSegmentator accepts, of a small network that calls every voxel of bone one given vertebra."""
 
 import json
 
@@ -7,8 +7,8 @@ import torch
 _TRAINERS = {"292": "nnUNetTrainerNoMirroring", "803": "nnUNetTrainerNoMirroring"}
 
 
-def write_random_weights(folder, dataset, name, spacing_mm, classes, seed=0):
-    """One nnU-Net model, a few hundred kB.
+def write_weights(folder, dataset, name, spacing_mm, classes, bone):
+    """One nnU-Net model, some 20 kB; its weights are set so that only HU decides.
 
     Args:
         folder: where TotalSegmentator looks for weights.
@@ -16,7 +16,7 @@ def write_random_weights(folder, dataset, name, spacing_mm, classes, seed=0):
         name: the rest of the folder's name.
         spacing_mm: at which the model works.
         classes: by label, as in ``totalsegmentator.map_to_binary``.
-        seed: of the weights.
+        bone: the class that voxels above about 220 HU get.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -33,7 +33,6 @@ def write_random_weights(folder, dataset, name, spacing_mm, classes, seed=0):
         json.dumps(about | {"overwrite_image_reader_writer": "NibabelIOWithReorient"})
     )
     configuration = PlansManager(plans).get_configuration("3d_fullres")
-    torch.manual_seed(seed)
     network = get_network_from_plans(
         configuration.network_arch_class_name,
         configuration.network_arch_init_kwargs,
@@ -44,12 +43,28 @@ def write_random_weights(folder, dataset, name, spacing_mm, classes, seed=0):
         deep_supervision=False,
     )
     checkpoint = {
-        "network_weights": network.state_dict(),
+        "network_weights": _threshold(network.state_dict(), labels[bone]),
         "trainer_name": trainer,
         "init_args": {"configuration": "3d_fullres"},
         "inference_allowed_mirroring_axes": None,
     }
     torch.save(checkpoint, model / "fold_0/checkpoint_final.pth")
+
+
+def _threshold(weights, bone):
+    """Channel 0 is handed through the first convolution, the skip connection and the decoder; the last layer decides."""
+    for tensor in weights.values():  # first all: some are the same tensor under two names
+        tensor.zero_()
+    for name, tensor in weights.items():
+        if name.startswith("encoder.stages.0") and name.endswith("weight"):
+            tensor[0, 0, 1, 1, 1] = 1
+        elif name.startswith("decoder.stages.0") and name.endswith("weight"):
+            tensor[0, tensor.shape[1] // 2, 1, 1, 1] = 1  # the skip's channels follow the upsampled ones
+        elif name.startswith("decoder.seg_layers.0"):
+            tensor[bone] = 10 if name.endswith("weight") else -4  # of (HU - 100) / 300
+            if name.endswith("weight"):
+                tensor[bone, 1:] = 0
+    return weights
 
 
 def _resampling(name, orders):
@@ -72,8 +87,8 @@ def _plans(title, spacing_mm):
             "n_conv_per_stage": [1, 1],
             "n_conv_per_stage_decoder": [1],
             "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "norm_op": None,
+            "norm_op_kwargs": None,
             "dropout_op": None,
             "dropout_op_kwargs": None,
             "nonlin": "torch.nn.LeakyReLU",
