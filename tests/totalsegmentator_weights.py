@@ -29,9 +29,7 @@ def write_weights(folder, dataset, name, spacing_mm, classes, bone):
     labels = {"background": 0, **{text: number for number, text in classes.items()}}
     about = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
     (model / "plans.json").write_text(json.dumps(plans))
-    (model / "dataset.json").write_text(
-        json.dumps(about | {"overwrite_image_reader_writer": "NibabelIOWithReorient"})
-    )
+    (model / "dataset.json").write_text(json.dumps(about | {"overwrite_image_reader_writer": "NibabelIOWithReorient"}))
     configuration = PlansManager(plans).get_configuration("3d_fullres")
     network = get_network_from_plans(
         configuration.network_arch_class_name,
@@ -52,7 +50,7 @@ def write_weights(folder, dataset, name, spacing_mm, classes, bone):
 
 
 def _threshold(weights, bone):
-    """Channel 0 is handed through the first convolution, the skip connection and the decoder; the last layer decides."""
+    """Channel 0 goes through the first convolution, the skip connection and the decoder; the last layer decides."""
     for tensor in weights.values():  # first all: some are the same tensor under two names
         tensor.zero_()
     for name, tensor in weights.items():
@@ -70,7 +68,12 @@ def _threshold(weights, bone):
 def _resampling(name, orders):
     return {
         f"resampling_fn_{name}": "resample_data_or_seg_to_shape",
-        f"resampling_fn_{name}_kwargs": {"is_seg": name == "seg", "order": orders, "order_z": 0, "force_separate_z": None},
+        f"resampling_fn_{name}_kwargs": {
+            "is_seg": name == "seg",
+            "order": orders,
+            "order_z": 0,
+            "force_separate_z": None,
+        },
     }
 
 

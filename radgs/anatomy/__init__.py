@@ -1,5 +1,6 @@
 """Vertebrae: levels, label maps, who segments, who detects, crops, and what the networks see of them."""
 
+from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
 from radgs.anatomy.detection import LevelDetector, ProvidedBoxes, detect, read_levels
 from radgs.anatomy.levels import LEVELS, level_name, neighbours, verse_from_totalsegmentator
@@ -11,6 +12,7 @@ from radgs.anatomy.views import VertebraViews, cut_views, world_from_crop
 
 __all__ = [
     "LEVELS",
+    "LevelAudit",
     "LevelDetector",
     "ProvidedBoxes",
     "ProvidedLabels",
@@ -19,6 +21,7 @@ __all__ = [
     "TotalSegmentator",
     "VertebraCrop",
     "VertebraViews",
+    "audit_labels",
     "crop_vertebra",
     "cut_views",
     "detect",
@@ -26,6 +29,7 @@ __all__ = [
     "level_name",
     "make_segmenter",
     "neighbours",
+    "read_audit",
     "read_crop",
     "read_labelled_ct",
     "read_levels",
@@ -34,4 +38,5 @@ __all__ = [
     "split_tissue",
     "verse_from_totalsegmentator",
     "world_from_crop",
+    "write_audit",
 ]

@@ -18,7 +18,7 @@ LEVELS: dict[str, int] = {
 _NAMES = {number: name for name, number in LEVELS.items()}
 # From head to foot; T13 lies between T12 and L1.
 _ORDER = sorted(LEVELS, key=lambda name: 19.5 if name == "T13" else LEVELS[name])
-# By numbering, the label of every VerSe number that it can express. TotalSegmentator: task `total`, 25/26 = sacrum and S1,
+# By numbering, the VerSe number of each of its labels. TotalSegmentator: task `total`, 25/26 = sacrum and S1,
 # 27 = L5 ... 50 = C1. CTSpine1K (Deng et al. 2021) numbers C1 ... L6 as VerSe does and has no sacrum and no T13.
 NUMBERINGS: dict[str, dict[int, int]] = {
     "verse": {number: number for number in LEVELS.values()},
@@ -26,6 +26,7 @@ NUMBERINGS: dict[str, dict[int, int]] = {
     "ctspine1k": {number: number for number in range(1, 26)},
 }
 _TOTALSEGMENTATOR_CLASSES = 117
+
 
 def level_name(number: int) -> str:
     """The name of a VerSe number.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from radgs.anatomy.levels import LEVELS, level_name, verse_numbers
 from radgs.errors import AnatomyError
@@ -56,7 +57,7 @@ class ProvidedLabels:
         self._check_direction(kept)
         return kept
 
-    def _from_file(self, ct: Volume) -> np.ndarray:
+    def _from_file(self, ct: Volume) -> NDArray[np.uint8]:
         labels = read_volume(self.path)
         check_grid(ct, labels, self.path)
         try:
@@ -64,7 +65,7 @@ class ProvidedLabels:
         except AnatomyError as error:
             raise AnatomyError(f"{self.path}: {error}") from None
 
-    def _from_folder(self, ct: Volume) -> np.ndarray:
+    def _from_folder(self, ct: Volume) -> NDArray[np.uint8]:
         if self.numbering != "totalsegmentator":
             raise AnatomyError(f"{self.path}: a folder of masks needs segmentation.numbering: totalsegmentator")
         labels = np.zeros(ct.array.shape, dtype=np.uint8)
@@ -73,7 +74,7 @@ class ProvidedLabels:
             if (self.path / name).exists():
                 mask = read_volume(self.path / name)
                 check_grid(ct, mask, self.path / name)
-                inside = mask.array > 0
+                inside = np.asarray(mask.array != 0)
                 taken = set(np.unique(labels[inside]).tolist()) - {0, LEVELS["S"]}
                 if taken:
                     others = ", ".join(level_name(n) for n in sorted(taken))
@@ -88,7 +89,9 @@ class ProvidedLabels:
         numbers = [n for n in np.unique(labels.array).tolist() if n and n < LEVELS["S"]]
         if len(numbers) < 2:
             return
-        ends = [labels.points(np.argwhere(labels.array == n)[:, ::-1].mean(axis=0))[2] for n in (numbers[0], numbers[-1])]
+        ends = [
+            labels.points(np.argwhere(labels.array == n)[:, ::-1].mean(axis=0))[2] for n in (numbers[0], numbers[-1])
+        ]
         if ends[0] < ends[1]:
             names = f"{level_name(numbers[0])} to {level_name(numbers[-1])}"
             raise AnatomyError(

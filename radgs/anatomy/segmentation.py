@@ -7,7 +7,8 @@ from typing import Protocol
 
 import torch
 
-from radgs.anatomy.provided import ProvidedLabels, check_grid
+from radgs.anatomy.audit import audit_labels, write_audit
+from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.totalsegmentator import TotalSegmentator
 from radgs.config import Config
 from radgs.errors import AnatomyError
@@ -40,9 +41,24 @@ def make_segmenter(labels: str | Path | None, config: Config) -> Segmenter:
     return ProvidedLabels(labels, settings.numbering)
 
 
-def segment(ct: str | Path, labels: str | Path | None, target: str | Path, config: Config) -> None:
-    """Label the vertebrae of ``ct`` with the configured backend and write VerSe numbers to ``target``."""
-    write_volume(target, make_segmenter(labels, config).segment(read_volume(ct)))
+def segment(ct: str | Path, labels: str | Path | None, target: str | Path, audit: str | Path, config: Config) -> None:
+    """Label the vertebrae of a CT and check the labels.
+
+    Args:
+        ct: HU.
+        labels: what the user brings, for the backend ``provided``.
+        target: where to write the label map, VerSe numbers.
+        audit: where to write what :func:`radgs.anatomy.audit.audit_labels` says of it.
+        config: settings.
+
+    Raises:
+        RadgsError: a file cannot be used, or the backend cannot run; nothing is written.
+    """
+    volume = read_volume(ct)
+    found = make_segmenter(labels, config).segment(volume)
+    checked = audit_labels(found, volume)
+    write_volume(target, found)
+    write_audit(audit, checked)
 
 
 def read_labelled_ct(ct: str | Path, vertebrae: str | Path) -> tuple[Volume, Volume]:

@@ -91,7 +91,7 @@ class TotalSegmentator:
     def _run(self, folder: Path, weights: Path) -> None:
         home = folder / "home"
         home.mkdir()
-        # A home of its own for each job: parallel runs race on config.json. With this one, no usage statistics are sent.
+        # A home for each job, because parallel runs race on config.json; this one forbids usage statistics.
         config = {"totalseg_id": "none", "send_usage_stats": False, "prediction_counter": 0}
         (home / "config.json").write_text(json.dumps(config | {"statistics_disclaimer_shown": True}))
         arguments = {

@@ -17,7 +17,7 @@ def main(request: dict) -> None:
     from totalsegmentator import python_api
 
     # It would fetch all five parts of `total`, where only that of the vertebrae is used.
-    python_api.download_pretrained_weights = lambda task_id: None
+    python_api.download_pretrained_weights = lambda _: None
     python_api.totalsegmentator(**request["arguments"])
 
 

@@ -1,11 +1,13 @@
 rule segment:
-    """Label the vertebrae of a CT with the configured backend."""
+    """Label the vertebrae of a CT with the configured backend and check the labels."""
     input:
         ct=RESULTS / "patients/{patient}/ct.nii.gz",
         labels=provided_labels,
         weights=segmentation_weights,
+        statistics="resources/vertebra_statistics.json",
     output:
         vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
+        audit=RESULTS / "patients/{patient}/vertebrae.json",
     log:
         "logs/{patient}/segment.log",
     conda:
