@@ -109,8 +109,7 @@ def test_a_vertebra_of_which_half_is_missing_is_found():
 
 
 def test_islands_count_from_one_percent_on():
-    labels, boxes = spine()
-    z, y, x = boxes["L1"]
+    labels, _ = spine()
     size = (labels.array == 20).sum()
     labels.array[2, 2, 2 : 2 + int(0.005 * size)] = 20
     assert not suspects(labels)
