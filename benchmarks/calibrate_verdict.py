@@ -56,7 +56,9 @@ def measure(results, patient_id, shots, config):
         }.items()
     }
     ct, labels = folder / "ct.nii.gz", folder / "vertebrae.nii.gz"
-    patient = read_patient(ct, labels, paths["excess"], paths["mask"], paths["anchors"], config)
+    patient = read_patient(
+        ct, labels, labels.with_name("vertebrae.json"), paths["excess"], paths["mask"], paths["anchors"], config
+    )
     models = results / "models/p3" / patient_id / "joint"
     recm, regm = load_recm(models), load_regm(models)
     rows = []

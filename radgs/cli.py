@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from radgs.anatomy import ProvidedLabels, required_weights
 from radgs.config import Config, export_schema, load_config
 from radgs.errors import ConfigError, RadgsError
 from radgs.images import is_dicom, read_counts, read_ct, read_json, read_view_geometry, read_xray
@@ -129,6 +130,12 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
             sys.stdout = sys.__stdout__ or sys.stdout
 
 
+def _read_labels(ct: str, labels: str, numbering: str) -> None:
+    if not labels:
+        raise ConfigError("the column labels is empty, and segmentation.backend is provided")
+    ProvidedLabels(labels, numbering).segment(read_ct(ct))
+
+
 def _problems(
     config: Config, patients: Mapping[str, dict[str, str]], xrays: list[dict[str, str]]
 ) -> list[tuple[str, str]]:
@@ -142,9 +149,14 @@ def _problems(
             return False
         return True
 
+    segmentation = config.segmentation
+    if segmentation.backend == "totalsegmentator":
+        weights = segmentation.totalsegmentator.weights
+        attempt(str(weights or "weights"), lambda _: required_weights(segmentation.totalsegmentator))
     for row in patients.values():
-        if not row["ct"].startswith(str(config.results)):
-            attempt(row["ct"], read_ct)
+        made = any(row[column].startswith(str(config.results)) for column in ("ct", "labels"))
+        if not made and attempt(row["ct"], read_ct) and segmentation.backend == "provided":
+            attempt(row["labels"], partial(_read_labels, row["ct"], numbering=segmentation.numbering))
     for row in xrays:
         if not row["image"].startswith(str(config.results)):
             image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))

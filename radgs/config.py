@@ -81,10 +81,27 @@ class DemoSettings(Section):
     physics: PhysicsSettings = PhysicsSettings()
 
 
+class TotalSegmentatorSettings(Section):
+    """TotalSegmentator (extra ``segment``); nothing is downloaded, the weights must lie in ``weights``."""
+
+    task: Literal["total", "vertebrae_pp"] = Field("total", description="vertebrae_pp labels the vertebral bodies only")
+    fast: bool = Field(False, description="3 mm instead of 1.5 mm; task total only")
+    weights: Path | None = Field(None, description="the folder that holds Dataset292_... and others")
+    device: str = Field("cpu", pattern="^(cpu|mps|gpu(:[0-9]+)?)$")
+
+    @model_validator(mode="after")
+    def _fast_is_for_total(self) -> TotalSegmentatorSettings:
+        if self.fast and self.task != "total":
+            raise ValueError("fast exists for the task total only")
+        return self
+
+
 class SegmentationSettings(Section):
     """Who labels the vertebrae."""
 
-    backend: Literal["provided"] = "provided"
+    backend: Literal["provided", "totalsegmentator"] = "provided"
+    numbering: Literal["verse", "totalsegmentator", "ctspine1k"] = Field("verse", description="of provided labels")
+    totalsegmentator: TotalSegmentatorSettings = TotalSegmentatorSettings()
 
 
 class DetectionSettings(Section):

@@ -96,10 +96,13 @@ def test_label_maps_that_do_not_fit_are_refused_in_one_line(tmp_path, change, me
     write_volume(tmp_path / "ct.nii.gz", ct)
     write_volume(tmp_path / "labels.nii.gz", Volume(change(labels.array).astype(np.uint8), labels.lps_from_index))
     with pytest.raises(AnatomyError, match=message) as caught:
-        segment(tmp_path / "ct.nii.gz", tmp_path / "labels.nii.gz", tmp_path / "out.nii.gz", Config())
+        segment(
+            tmp_path / "ct.nii.gz", tmp_path / "labels.nii.gz", tmp_path / "out.nii.gz", tmp_path / "a.json", Config()
+        )
     assert "\n" not in str(caught.value)
     assert "labels.nii.gz" in str(caught.value)
     assert not (tmp_path / "out.nii.gz").exists()
+    assert not (tmp_path / "a.json").exists()
 
 
 def _cameras_file(path, cameras):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from radgs.images import write_json
+from radgs.images import read_ct, write_json, write_volume
 from tests.dicom_files import ct_values, save, write_series, xa_image
 
 
@@ -44,7 +44,11 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     del lateral.DistanceSourceToDetector
     save(lateral, tmp_path / "la.dcm")
     (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200}}}')
-    (tmp_path / "patients.tsv").write_text("patient\tct\np\tct\n")
+    ct = read_ct(tmp_path / "ct")
+    labels = np.zeros(ct.array.shape, np.uint8)
+    labels[2:10, 5:25, 5:25] = 20
+    write_volume(tmp_path / "labels.nii.gz", ct.with_array(labels))
+    (tmp_path / "patients.tsv").write_text("patient\tct\tlabels\np\tct\tlabels.nii.gz\n")
     (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv}")
     sheet = "patient\tshot\tview\timage\tgeometry\np\ts\tAP\tap.dcm\tap.dcm\np\ts\tLA\tla.dcm\t"
     (tmp_path / "xrays.tsv").write_text(sheet + "c.json\n")
@@ -53,6 +57,14 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert "[30, 20]" in done.stderr.replace("\n", "")  # brackets are not swallowed as markup
+    write_volume(tmp_path / "labels.nii.gz", ct.with_array(labels * 2))
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert "are no verse numbers" in " ".join(done.stderr.split())
+    (tmp_path / "config.yaml").write_text(
+        "{patients: patients.tsv, xrays: xrays.tsv, segmentation: {backend: totalsegmentator}}"
+    )
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert "totalseg_download_weights" in done.stderr.replace("\n", "")
     (tmp_path / "xrays.tsv").write_text(sheet + "la.dcm\n")
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 2

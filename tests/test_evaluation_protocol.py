@@ -66,7 +66,7 @@ def test_each_target_is_a_row_with_the_errors_it_was_given(shot, tmp_path):
     table, _ = evaluate(shot, tmp_path)
     assert table.columns.tolist() == [
         "patient", "shot", "level", "unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm",
-        "verdict", "probability", "seconds",
+        "verdict", "probability", "seconds", "labels",
     ]  # fmt: skip
     assert table["level"].tolist() == ["L1", "L2", "L3", "L4"]  # T5 has a truth, but nobody asked for it
     np.testing.assert_allclose(table["start_mtre_mm"], [8, 4, np.nan, np.nan], atol=1e-5)

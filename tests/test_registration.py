@@ -179,6 +179,14 @@ def test_a_closed_gate_is_never_accepted_however_probable(change, reason):
     assert any(reason in r for r in verdict.reasons)
 
 
+def test_a_suspect_label_is_never_accepted_and_the_verdict_says_why():
+    sure = {**MODEL, "bias": 40.0}
+    verdict = judge(GOOD, JudgementSettings(), sure, ["T11 missing between T10 and T12"])
+    assert (verdict.verdict, verdict.labels) == ("review", "suspect")
+    assert "label: T11 missing between T10 and T12" in verdict.reasons
+    assert judge(GOOD, JudgementSettings(), sure).to_json()["labels"] == "ok"
+
+
 def test_an_improbable_result_is_rejected_and_a_missing_one_too():
     assert judge(GOOD, JudgementSettings(), {**MODEL, "bias": -40.0}).verdict == "rejected"
     missing = Verdict.not_registered("no box")

@@ -54,6 +54,7 @@ def test_the_page_says_first_that_x_rays_are_simulated(tmp_path):
             "verdict": ["accepted", "rejected"],
             "probability": [0.99, 0.0],
             "seconds": [5.0, 5.0],
+            "labels": ["suspect", "cut"],
         }
     )
     table.to_csv(tmp_path / "r.csv", index=False)
@@ -77,6 +78,8 @@ def test_the_page_says_first_that_x_rays_are_simulated(tmp_path):
     assert page.index("simulated &amp; the CT is real") < page.index("<table>")
     assert "0.43" in page
     assert "&lt;b&gt;" in page
+    assert "<td>suspect</td>" in page
+    assert "<td>cut</td>" in page
     assert "10.0 to 90.0" in page
 
 

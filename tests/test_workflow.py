@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from radgs.cli import read_sheets
 from radgs.config import export_schema, load_config
 from radgs.errors import ConfigError
-from radgs.images import write_volume
+from radgs.evaluation import EvaluatedShot, evaluate_registrations
+from radgs.images import read_json, write_json, write_volume
+from radgs.registration import register_shot
+from radgs.report import write_report
 from radgs.simulation import make_demo_shots
 from tests.phantoms import block_spine
 
@@ -143,6 +147,68 @@ def test_a_new_patient_runs_its_own_jobs_only(finished):
     assert ("register", "patient=new, shot=s1") in found
     assert not [job for job in found if "patient=tiny" in job[1]]
     assert {rule for rule, wildcards in found if not wildcards} == {"evaluate", "report", "all"}
+
+
+@pytest.mark.slow
+def test_a_cut_level_is_not_registered_and_a_suspect_one_is_marked_to_the_end(finished, tmp_path):
+    """The stages after segmentation with another audit: T12 cut, L1 suspect."""
+    shutil.copytree(finished / "results", tmp_path / "results")
+    patient = tmp_path / "results/patients/tiny"
+    shot = patient / "s1"
+    audit = read_json(patient / "vertebrae.json")
+    assert {found["status"] for found in audit["levels"].values()} == {"ok"}
+    audit["levels"]["T12"] |= {"status": "cut", "reasons": ["cut by the border of the CT"]}
+    audit["levels"]["L1"] |= {"status": "suspect", "reasons": ["2 % of it lie apart from the rest"]}
+    write_json(patient / "vertebrae.json", audit)
+    config = load_config(finished / "config/config.yaml")
+    places = ("crops/{}_excess.nii.gz", "crops/{}_mask.nii.gz", "anchors/{}.ply")
+    register_shot(
+        patient / "ct.nii.gz",
+        patient / "vertebrae.nii.gz",
+        patient / "vertebrae.json",
+        *({level: patient / place.format(level) for level in config.levels} for place in places),
+        shot / "xrays.nii.gz",
+        shot / "cameras.json",
+        shot / "levels.json",
+        tmp_path / "results/models/p3/tiny/joint",
+        shot,
+        config,
+    )
+    assert read_json(shot / "registrations.json") == {"registered": ["L1"], "not_registered": ["T12"]}
+    assert not (shot / "T12/world_from_ct.json").exists()
+    truth = finished / "incoming/tiny/truth/s1.json"
+    evaluated = EvaluatedShot("tiny", "s1", shot, truth, patient / "vertebrae.nii.gz", patient / "ct.nii.gz")
+    evaluate_registrations([evaluated], tmp_path / "r.csv", tmp_path / "s.json", config)
+    table = pd.read_csv(tmp_path / "r.csv").set_index("level")
+    assert table["labels"].to_dict() == {"T12": "cut", "L1": "suspect"}
+    assert table["verdict"]["T12"] == "rejected"
+    assert table["verdict"]["L1"] != "accepted"
+    write_report(
+        tmp_path / "results", [("tiny", "s1")], {}, tmp_path / "r.csv", tmp_path / "s.json", tmp_path / "page.html"
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert "not registered: cut by the border of the CT" in page
+    assert "label: 2 % of it lie apart from the rest" in page
+
+
+def test_totalsegmentators_weights_are_inputs_of_the_rule_and_named_when_absent(project, tmp_path):
+    folder = tmp_path / "segmenting"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("results", ".snakemake", "logs"))
+    settings = yaml.safe_load((folder / "config/config.yaml").read_text())
+    settings["segmentation"] = {"backend": "totalsegmentator", "totalsegmentator": {"weights": "weights"}}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(settings))
+    done = snakemake(folder, "--dry-run")
+    assert done.returncode != 0
+    assert "TOTALSEG_WEIGHTS_PATH=weights totalseg_download_weights -t total" in done.stdout + done.stderr
+    expected = set()
+    for dataset in ("Dataset292_x", "Dataset298_y"):
+        model = Path("weights", dataset, "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth")
+        (folder / model).parent.mkdir(parents=True)
+        (folder / model).touch()
+        expected.add(str(model))
+    read = {path for rule, path in inputs_by_rule(folder) if rule == "segment"}
+    assert expected <= read
+    assert "incoming/tiny/labels.nii.gz" not in read
 
 
 @pytest.mark.slow

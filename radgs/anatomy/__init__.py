@@ -1,32 +1,42 @@
 """Vertebrae: levels, label maps, who segments, who detects, crops, and what the networks see of them."""
 
+from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
 from radgs.anatomy.detection import LevelDetector, ProvidedBoxes, detect, read_levels
 from radgs.anatomy.levels import LEVELS, level_name, neighbours, verse_from_totalsegmentator
-from radgs.anatomy.segmentation import ProvidedLabels, Segmenter, read_labelled_ct, segment
+from radgs.anatomy.provided import ProvidedLabels
+from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
 from radgs.anatomy.tissue import SpineTissue, split_tissue
+from radgs.anatomy.totalsegmentator import TotalSegmentator, required_weights
 from radgs.anatomy.views import VertebraViews, cut_views, world_from_crop
 
 __all__ = [
     "LEVELS",
+    "LevelAudit",
     "LevelDetector",
     "ProvidedBoxes",
     "ProvidedLabels",
     "Segmenter",
     "SpineTissue",
+    "TotalSegmentator",
     "VertebraCrop",
     "VertebraViews",
+    "audit_labels",
     "crop_vertebra",
     "cut_views",
     "detect",
     "fit_anchors",
     "level_name",
+    "make_segmenter",
     "neighbours",
+    "read_audit",
     "read_crop",
     "read_labelled_ct",
     "read_levels",
+    "required_weights",
     "segment",
     "split_tissue",
     "verse_from_totalsegmentator",
     "world_from_crop",
+    "write_audit",
 ]

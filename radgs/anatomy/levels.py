@@ -18,7 +18,14 @@ LEVELS: dict[str, int] = {
 _NAMES = {number: name for name, number in LEVELS.items()}
 # From head to foot; T13 lies between T12 and L1.
 _ORDER = sorted(LEVELS, key=lambda name: 19.5 if name == "T13" else LEVELS[name])
-_TOTALSEGMENTATOR_SACRUM, _TOTALSEGMENTATOR_L5, _TOTALSEGMENTATOR_C1 = (25, 26), 27, 50
+# By numbering, the VerSe number of each of its labels. TotalSegmentator: task `total`, 25/26 = sacrum and S1,
+# 27 = L5 ... 50 = C1. CTSpine1K (Deng et al. 2021) numbers C1 ... L6 as VerSe does and has no sacrum and no T13.
+NUMBERINGS: dict[str, dict[int, int]] = {
+    "verse": {number: number for number in LEVELS.values()},
+    "totalsegmentator": {25: 26, 26: 26, **{label: 51 - label for label in range(27, 51)}},
+    "ctspine1k": {number: number for number in range(1, 26)},
+}
+_TOTALSEGMENTATOR_CLASSES = 117
 
 
 def level_name(number: int) -> str:
@@ -40,9 +47,36 @@ def neighbours(level: str, reach: int, available: set[str]) -> list[str]:
 
 
 def verse_from_totalsegmentator(labels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Labels of TotalSegmentator's task ``total`` (25/26 sacrum and S1, 27 = L5 ... 50 = C1) to VerSe numbers."""
+    """Labels of TotalSegmentator's task ``total`` to VerSe numbers; what is no vertebra becomes 0."""
     table = np.zeros(256, dtype=np.uint8)
-    table[list(_TOTALSEGMENTATOR_SACRUM)] = LEVELS["S"]
-    for label in range(_TOTALSEGMENTATOR_L5, _TOTALSEGMENTATOR_C1 + 1):
-        table[label] = LEVELS["L5"] - (label - _TOTALSEGMENTATOR_L5)
+    for label, number in NUMBERINGS["totalsegmentator"].items():
+        table[label] = number
     return table[labels.astype(np.uint8)]
+
+
+def verse_numbers(labels: NDArray[np.generic], numbering: str) -> NDArray[np.uint8]:
+    """Labels in one of :data:`NUMBERINGS` to VerSe numbers.
+
+    Raises:
+        AnatomyError: values that the numbering does not have, or no vertebra at all.
+    """
+    table, found = NUMBERINGS[numbering], np.unique(labels).tolist()
+    other = range(_TOTALSEGMENTATOR_CLASSES + 1) if numbering == "totalsegmentator" else (0,)  # organs, not a mistake
+    unknown = [label for label in found if label not in table and label not in other]
+    if unknown:
+        raise AnatomyError(f"{_listed(unknown)} are no {numbering} numbers{_advice(found, numbering)}")
+    if not any(label in table and table[label] != LEVELS["S"] for label in found):
+        raise AnatomyError(f"holds no vertebra in {numbering} numbers{_advice(found, numbering)}")
+    return (
+        verse_from_totalsegmentator(labels) if numbering == "totalsegmentator" else labels.astype(np.uint8, copy=True)
+    )
+
+
+def _listed(values: list[float]) -> str:
+    return f"{values[:5]}" if len(values) <= 5 else f"{values[:5]} and {len(values) - 5} more values"
+
+
+def _advice(found: list[float], numbering: str) -> str:
+    """Which other numberings have all the labels."""
+    fits = [name for name, table in NUMBERINGS.items() if name != numbering and {*found} - {0} <= table.keys()]
+    return f"; they fit segmentation.numbering: {' or '.join(fits)}" if any(found) and fits else ""

@@ -80,6 +80,7 @@ class Row:
         verdict: ``accepted``, ``review`` or ``rejected``; a level without any result is ``rejected``.
         probability: of mTRE < 2 mm, as judged without truth.
         seconds: it took.
+        labels: ``ok``, ``suspect`` or ``cut``: what the audit says of the vertebra's label; None: no result.
     """
 
     patient: str
@@ -92,6 +93,7 @@ class Row:
     verdict: str = "rejected"
     probability: float | None = None
     seconds: float | None = None
+    labels: str | None = None
 
 
 def evaluate_registrations(
@@ -203,7 +205,7 @@ def _row(
     if not (folder / "verdict.json").is_file():
         return Row(**who)
     verdict = read_json(folder / "verdict.json")
-    judged = {"verdict": verdict.get("verdict"), "probability": verdict.get("probability")}
+    judged = {key: verdict.get(key) for key in ("verdict", "probability", "labels")}
     if judged["verdict"] not in ("accepted", "review", "rejected"):
         raise RadgsError(f"{folder / 'verdict.json'}: verdict must be accepted, review or rejected, got {judged}")
     if not (folder / "world_from_ct.json").is_file():

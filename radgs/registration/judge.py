@@ -7,10 +7,12 @@ training pairs nor the demo's shots; they ship in ``resources/verdict.json``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from radgs.anatomy.audit import Status
 from radgs.config import JudgementSettings
 from radgs.errors import ConfigError
 from radgs.images import read_json
@@ -50,21 +52,25 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``accepted``, ``review`` or ``rejected``, with the probability that mTRE < 2 mm and why."""
+    """``accepted``, ``review`` or ``rejected``, with the probability that mTRE < 2 mm and why.
+
+    ``labels`` is the status of the vertebra's label in the audit: ``ok``, ``suspect`` or ``cut``.
+    """
 
     verdict: Literal["accepted", "review", "rejected"]
     probability: float
     reasons: list[str]
     evidence: dict[str, float]
+    labels: Status = "ok"
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to ``verdict.json``."""
         return asdict(self)
 
     @classmethod
-    def not_registered(cls, reason: str) -> Verdict:
+    def not_registered(cls, reason: str, labels: Status = "ok") -> Verdict:
         """A level that has no pose."""
-        return cls("rejected", 0.0, [reason], {})
+        return cls("rejected", 0.0, [reason], {}, labels)
 
 
 def read_model(path: Path = MODEL) -> dict[str, Any]:
@@ -86,11 +92,19 @@ def probability(evidence: Evidence, model: dict[str, Any]) -> float:
     return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))
 
 
-def judge(evidence: Evidence, settings: JudgementSettings, model: dict[str, Any]) -> Verdict:
+def judge(
+    evidence: Evidence, settings: JudgementSettings, model: dict[str, Any], label_doubts: Sequence[str] = ()
+) -> Verdict:
     """Turn evidence into a verdict.
 
     A result is never accepted when a gate is closed, whatever its probability: starts that disagree, a view that does
-    not fit, or a vertebra that is largely outside an image.
+    not fit, a vertebra that is largely outside an image, or one whose label is suspect.
+
+    Args:
+        evidence: of the pose.
+        settings: thresholds.
+        model: of :func:`read_model`.
+        label_doubts: why the audit calls the vertebra's label suspect.
     """
     p = probability(evidence, model)
     gates = []
@@ -100,10 +114,11 @@ def judge(evidence: Evidence, settings: JudgementSettings, model: dict[str, Any]
         gates.append(f"the least agreeing view has a gradient correlation of {evidence.worst_similarity:.2f} only")
     if evidence.visible < settings.min_visible:
         gates.append(f"only {100 * evidence.visible:.0f} % of the vertebra is inside one of the images")
+    gates += [f"label: {doubt}" for doubt in label_doubts]
     chance = f"probability of an error below 2 mm: {p:.2f}"
     verdict: Literal["accepted", "review", "rejected"] = "review"
     if p < settings.reject_probability:
         verdict = "rejected"
     elif p >= settings.accept_probability and not gates:
         verdict = "accepted"
-    return Verdict(verdict, p, [chance, *gates], asdict(evidence))
+    return Verdict(verdict, p, [chance, *gates], asdict(evidence), "suspect" if label_doubts else "ok")

@@ -14,9 +14,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from radgs.anatomy import (
+    LevelAudit,
     SpineTissue,
     VertebraCrop,
     neighbours,
+    read_audit,
     read_crop,
     read_labelled_ct,
     read_levels,
@@ -53,11 +55,13 @@ class Patient:
 
     Attributes:
         tissue: the CT in parts, the levels to be registered and their neighbours.
-        crops: by level.
+        audit: by level, what is known of its label.
+        crops: by level; none of a level that the CT's border cuts.
         anchors: by level, Gaussians fitted to the crop, vertebra frame.
     """
 
     tissue: SpineTissue
+    audit: Mapping[str, LevelAudit]
     crops: dict[str, VertebraCrop]
     anchors: dict[str, RadiativeGaussians]
 
@@ -125,7 +129,9 @@ def register(
             residual_mm=float(levels[level]["residual_mm"]),
             visible=float(min(seen)),
         )
-        results[level] = Registration(level, found, pose, judge(evidence, config.judgement, verdict_model), seconds)
+        doubts = patient.audit[level].reasons
+        verdict = judge(evidence, config.judgement, verdict_model, doubts)
+        results[level] = Registration(level, found, pose, verdict, seconds)
     return results
 
 
@@ -194,27 +200,40 @@ def write_registration(folder: Path, result: Registration, crop: VertebraCrop) -
 def read_patient(
     ct: str | Path,
     vertebrae: str | Path,
+    audit: str | Path,
     crops: Mapping[str, str | Path],
     masks: Mapping[str, str | Path],
     anchors: Mapping[str, str | Path],
     config: Config,
 ) -> Patient:
-    """Read a patient's CT, crops and anchors (by level)."""
+    """Read a patient's CT, audit, crops and anchors (by level); cut levels are drawn but not to be registered.
+
+    Raises:
+        AnatomyError: the CT's border cuts every level, or the audit does not know one.
+    """
     volume, labels = read_labelled_ct(ct, vertebrae)
+    audited = read_audit(audit)
+    unknown = sorted(set(crops) - set(audited))
+    if unknown:
+        raise AnatomyError(f"{audit}: says nothing of {', '.join(unknown)}")
+    whole = [level for level in crops if audited[level].status != "cut"]
+    if not whole:
+        raise AnatomyError(f"{audit}: the border of the CT cuts every level that is to be registered")
     everything = split_tissue(volume, labels)
-    drawn = {n for level in crops for n in neighbours(level, config.refinement.neighbours, set(everything.excess))}
+    drawn = {n for level in whole for n in neighbours(level, config.refinement.neighbours, set(everything.excess))}
     tissue = SpineTissue(
         everything.soft,
         {k: v for k, v in everything.excess.items() if k in drawn},
         {k: v for k, v in everything.masks.items() if k in drawn},
     )
-    read = {level: read_crop(crops[level], masks[level], level) for level in crops}
-    return Patient(tissue, read, {level: read_ply(path) for level, path in anchors.items()})
+    read = {level: read_crop(crops[level], masks[level], level) for level in whole}
+    return Patient(tissue, audited, read, {level: read_ply(anchors[level]) for level in whole})
 
 
 def register_shot(
     ct: str | Path,
     vertebrae: str | Path,
+    audit: str | Path,
     crops: Mapping[str, str | Path],
     masks: Mapping[str, str | Path],
     anchors: Mapping[str, str | Path],
@@ -225,12 +244,12 @@ def register_shot(
     output_folder: str | Path,
     config: Config,
 ) -> None:
-    """Register every located level of a shot and write its results; other levels are ``rejected`` with the reason.
+    """Register every located level of a shot and write its results; others are ``rejected`` with the reason.
 
     Raises:
         RadgsError: a file cannot be used, or no level can be registered.
     """
-    patient = read_patient(ct, vertebrae, crops, masks, anchors, config)
+    patient = read_patient(ct, vertebrae, audit, crops, masks, anchors, config)
     located = read_levels(levels)
     networks = load_recm(models_folder), load_regm(models_folder)
     results = register(patient, read_xrays(xrays, cameras), located, *networks, read_model(), config)
@@ -240,8 +259,11 @@ def register_shot(
     for level in crops:
         if level not in results:
             shutil.rmtree(output / level, ignore_errors=True)  # a pose of an earlier run must not survive
+            label = patient.audit[level]
             why = f"not located in the X-rays: {absent.get(level, 'no box was given')}"
-            write_json(output / level / "verdict.json", Verdict.not_registered(why).to_json())
+            if label.status == "cut":
+                why = f"not registered: {'; '.join(label.reasons)}"
+            write_json(output / level / "verdict.json", Verdict.not_registered(why, label.status).to_json())
     write_json(
         output / "registrations.json",
         {"registered": sorted(results), "not_registered": sorted(set(crops) - set(results))},

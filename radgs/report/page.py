@@ -33,6 +33,10 @@ def _number(value: Any, digits: int = 2) -> str:
     return "-" if value is None or pd.isna(value) else f"{float(value):.{digits}f}"
 
 
+def _text(value: Any) -> str:
+    return "-" if pd.isna(value) else html.escape(str(value))
+
+
 def _overview(summary: Mapping[str, Any]) -> str:
     rows = []
     for key, name in (
@@ -88,7 +92,7 @@ def _registrations(table: pd.DataFrame) -> str:
     steps = ["unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm"]
     rows = [
         "<tr><th>patient</th><th>shot</th><th>level</th><th>unregistered</th><th>detected</th><th>RegM</th>"
-        "<th>refined, mm</th><th>verdict</th><th>P(mTRE &lt; 2 mm)</th></tr>"
+        "<th>refined, mm</th><th>verdict</th><th>P(mTRE &lt; 2 mm)</th><th>label</th></tr>"
     ]
     for row in table.to_dict("records"):
         ids = "".join(f"<td>{html.escape(str(row[c]))}</td>" for c in ("patient", "shot", "level"))
@@ -96,7 +100,7 @@ def _registrations(table: pd.DataFrame) -> str:
         verdict = html.escape(str(row["verdict"]))
         rows.append(
             f'<tr>{ids}{numbers}<td class="{verdict}">{verdict}</td>'
-            f'<td class="n">{_number(row["probability"])}</td></tr>'
+            f'<td class="n">{_number(row["probability"])}</td><td>{_text(row["labels"])}</td></tr>'
         )
     return "<table>" + "".join(rows) + "</table>"
 

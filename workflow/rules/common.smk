@@ -1,6 +1,7 @@
 import hashlib
 from pathlib import Path
 
+from radgs.anatomy import required_weights
 from radgs.cli import read_sheets
 from radgs.config import load_config
 
@@ -37,6 +38,17 @@ def code(package):
 def settings(*sections):
     """The settings a rule depends on, so that changing others reruns nothing."""
     return {name: CONFIG.model_dump(mode="json")[name] for name in sections}
+
+
+def provided_labels(wildcards):
+    labels = PATIENTS[wildcards.patient]["labels"]
+    return labels if labels and CONFIG.segmentation.backend == "provided" else []
+
+
+def segmentation_weights(wildcards):
+    if CONFIG.segmentation.backend == "provided":
+        return []
+    return required_weights(CONFIG.segmentation.totalsegmentator)
 
 
 def shots(patient):

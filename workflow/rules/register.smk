@@ -3,6 +3,7 @@ rule register:
     input:
         ct=RESULTS / "patients/{patient}/ct.nii.gz",
         vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
+        audit=RESULTS / "patients/{patient}/vertebrae.json",
         excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
         mask=per_level("patients/{patient}/crops/{level}_mask.nii.gz"),
         anchors=per_level("patients/{patient}/anchors/{level}.ply"),

@@ -8,6 +8,7 @@ run_rule(
     lambda config: register_shot(
         snakemake.input.ct,
         snakemake.input.vertebrae,
+        snakemake.input.audit,
         by_level(config, snakemake.input.excess),
         by_level(config, snakemake.input.mask),
         by_level(config, snakemake.input.anchors),

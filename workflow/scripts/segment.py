@@ -3,5 +3,11 @@ from radgs.cli import run_rule
 
 run_rule(
     snakemake,
-    lambda config: segment(snakemake.input.ct, snakemake.input.labels, snakemake.output.vertebrae, config),
+    lambda config: segment(
+        snakemake.input.ct,
+        snakemake.input.labels,
+        snakemake.output.vertebrae,
+        snakemake.output.audit,
+        config,
+    ),
 )
