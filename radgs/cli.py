@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,75 +9,36 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import numba
-import pandas as pd
 import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from radgs.anatomy import ProvidedLabels, required_weights
+from radgs.anatomy import LEVELS, ProvidedBoxes, ProvidedLabels, required_weights
 from radgs.config import Config, export_schema, load_config
 from radgs.errors import ConfigError, RadgsError
-from radgs.images import is_dicom, read_counts, read_ct, read_json, read_view_geometry, read_xray
-
-_ID = re.compile(r"[A-Za-z0-9-]+")
-_PATIENT_COLUMNS = ("patient", "ct", "labels", "note")
-_XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
-_REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
+from radgs.images import (
+    is_dicom,
+    read_counts,
+    read_ct,
+    read_json,
+    read_transforms,
+    read_view_geometry,
+    read_xray,
+)
+from radgs.sheets import read_sheets
 
 app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
 
-
-def _read_sheet(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        sheet = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, comment="#")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a tab-separated sheet ({error})") from None
-    missing = [c for c in columns if c in _REQUIRED and c not in sheet.columns]
-    unknown = [c for c in sheet.columns if c not in columns]
-    if missing or unknown:
-        raise ConfigError(f"{path}: missing columns {missing}, unknown columns {unknown}; it may have {list(columns)}")
-    rows = [{c: str(row.get(c, "")).strip() for c in columns} for row in sheet.to_dict("records")]
-    for number, row in enumerate(rows, start=2):
-        for column in columns:
-            if column in _REQUIRED and not row[column]:
-                raise ConfigError(f"{path}, line {number}: {column} is empty")
-            if column in ("patient", "shot", "view") and not _ID.fullmatch(row[column]):
-                raise ConfigError(
-                    f"{path}, line {number}: {column} {row[column]!r} may hold letters, digits and '-' only"
-                )
-    return rows
+# What a user can mend: bad input, a full disk, a file that may not be read, too little memory.
+_MENDABLE = (RadgsError, OSError, MemoryError)
 
 
-def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[str, str]]]:
-    """Read ``patients.tsv`` (by patient) and ``xrays.tsv``.
-
-    Raises:
-        ConfigError: a column, an id or a view is missing, wrong or twice.
-    """
-    patients: dict[str, dict[str, str]] = {}
-    for row in _read_sheet(config.patients, _PATIENT_COLUMNS):
-        if row["patient"] in patients:
-            raise ConfigError(f"{config.patients}: patient {row['patient']} stands twice")
-        patients[row["patient"]] = row
-    if not patients:
-        raise ConfigError(f"{config.patients}: holds no patient")
-    xrays = _read_sheet(config.xrays, _XRAY_COLUMNS)
-    seen = set()
-    for row in xrays:
-        key = row["patient"], row["shot"], row["view"]
-        if row["patient"] not in patients:
-            raise ConfigError(f"{config.xrays}: patient {row['patient']} is not in {config.patients}")
-        if key in seen:
-            raise ConfigError(f"{config.xrays}: {' '.join(key)} stands twice")
-        seen.add(key)
-    for patient, shot in {(row["patient"], row["shot"]) for row in xrays}:
-        if sum((row["patient"], row["shot"]) == (patient, shot) for row in xrays) < 2:
-            raise ConfigError(f"{config.xrays}: patient {patient}, shot {shot} has one view; two or more are needed")
-    return patients, xrays
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return "not enough memory" if isinstance(error, MemoryError) else str(error)
 
 
 def by_level(config: Config, paths: Iterable[str]) -> dict[str, str]:
@@ -122,18 +82,27 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
         sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)
         try:
             action(load_config(snakemake.config))
-        except RadgsError as error:
-            log.write(f"{error}\n")
-            sys.__stderr__ and print(f"radgs: {error}", file=sys.__stderr__)
+        except _MENDABLE as error:
+            log.write(f"{_line(error)}\n")
+            sys.__stderr__ and print(f"radgs: {_line(error)}", file=sys.__stderr__)
             raise SystemExit(2) from None
         finally:
             sys.stdout = sys.__stdout__ or sys.stdout
 
 
-def _read_labels(ct: str, labels: str, numbering: str) -> None:
+def _read_labels(ct: str, labels: str, config: Config) -> None:
     if not labels:
         raise ConfigError("the column labels is empty, and segmentation.backend is provided")
-    ProvidedLabels(labels, numbering).segment(read_ct(ct))
+    found = ProvidedLabels(labels, config.segmentation.numbering).segment(read_ct(ct)).array
+    absent = [level for level in config.levels if not (found == LEVELS[level]).any()]
+    if absent:
+        raise ConfigError(f"has no {', '.join(absent)} of at least 1 cm^3, which the setting levels asks for")
+
+
+def _read_boxes(boxes: str, _: str) -> None:
+    if not boxes:
+        raise ConfigError("the column boxes is empty, and detection.backend is provided")
+    ProvidedBoxes(boxes).detect()
 
 
 def _problems(
@@ -149,21 +118,33 @@ def _problems(
             return False
         return True
 
+    def is_made(file: str) -> bool:
+        return bool(file) and Path(file).is_relative_to(config.results)
+
     segmentation = config.segmentation
     if segmentation.backend == "totalsegmentator":
         weights = segmentation.totalsegmentator.weights
         attempt(str(weights or "weights"), lambda _: required_weights(segmentation.totalsegmentator))
     for row in patients.values():
-        made = any(row[column].startswith(str(config.results)) for column in ("ct", "labels"))
+        made = any(is_made(row[column]) for column in ("ct", "labels"))
         if not made and attempt(row["ct"], read_ct) and segmentation.backend == "provided":
-            attempt(row["labels"], partial(_read_labels, row["ct"], numbering=segmentation.numbering))
+            attempt(row["labels"], partial(_read_labels, row["ct"], config=config))
     for row in xrays:
-        if not row["image"].startswith(str(config.results)):
+        if not is_made(row["image"]):
             image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))
             geometry = attempt(row["geometry"], read_view_geometry)
             if image and geometry:
                 attempt(row["image"], partial(read_xray, row["view"], geometry=row["geometry"]))
-    return found
+    if config.detection.backend == "provided":
+        for boxes in sorted({row["boxes"] for row in xrays if not is_made(row["boxes"])}):
+            attempt(boxes or str(config.xrays), partial(_read_boxes, boxes))
+    for truth in sorted({row["truth"] for row in xrays if row["truth"] and not is_made(row["truth"])}):
+        attempt(truth, read_transforms)
+    if config.results.exists() and not config.results.is_dir():
+        found.append((str(config.results), "is a file; results need a folder"))
+    if not xrays:
+        found.append((str(config.xrays), "holds no shot"))
+    return list(dict.fromkeys(found))
 
 
 @app.command()
@@ -184,6 +165,11 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
 def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/summary.json")) -> None:
     """Print the aggregate of an evaluation as a Markdown table."""
     found = read_json(path)
+    if not isinstance(found, dict) or "n" not in found:
+        raise RadgsError(f"{path}: not the summary.json of an evaluation")
+    if not found["n"]:
+        Console().print("no true pose is known, so there is nothing to sum up")
+        return
     rows = [("registrations", str(found["n"]))]
     for key, name in (
         ("unregistered_mtre_mm", "mTRE before detection"),
@@ -226,6 +212,6 @@ def main() -> None:
     """Run the command line; a :class:`RadgsError` is one line and exit code 2."""
     try:
         app()
-    except RadgsError as error:
-        print(f"radgs: {error}", file=sys.stderr)  # noqa: T201
+    except _MENDABLE as error:
+        print(f"radgs: {_line(error)}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

@@ -30,13 +30,13 @@ Level = Annotated[str, StringConstraints(pattern=r"^(C[1-7]|T([1-9]|1[0-3])|L[1-
 class Section(BaseModel):
     """A part of the config: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CropSettings(Section):
     """The cube around a vertebra."""
 
-    size_mm: PositiveFloat = 112.0
+    size_mm: float = Field(112.0, ge=60, le=300)
     voxels: PositiveInt = 128
 
 
@@ -44,17 +44,23 @@ class CArmSettings(Section):
     """A C-arm with a flat detector; isocentre at the world's origin."""
 
     source_to_detector_mm: PositiveFloat = 1124.0
-    source_to_isocentre_mm: PositiveFloat = 700.0
+    source_to_isocentre_mm: float = Field(700.0, ge=200)
     detector_px: PositiveInt = 976
     pixel_mm: PositiveFloat = 0.388
     max_turn_deg: float = Field(15.0, ge=0, le=45)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.source_to_isocentre_mm >= self.source_to_detector_mm:
+            raise ValueError("source_to_isocentre_mm must be less than source_to_detector_mm")
+        return self
 
 
 class SpineMotionSettings(Section):
     """How the spine lies under the C-arm, relative to the CT; each uniform within plus or minus."""
 
     rotation_deg: float = Field(20.0, ge=0)
-    translation_mm: float = Field(50.0, ge=0)
+    translation_mm: float = Field(50.0, ge=0, le=150)
     neighbour_rotation_deg: float = Field(6.0, ge=0)
     neighbour_translation_mm: float = Field(3.0, ge=0)
 
@@ -63,18 +69,24 @@ class PhysicsSettings(Section):
     """From line integrals to counts."""
 
     photons: PositiveFloat = 30000.0
-    spectrum_kev: list[PositiveFloat] = [50.0, 70.0, 90.0]
+    spectrum_kev: list[Annotated[float, Field(ge=10, le=200)]] = [50.0, 70.0, 90.0]
     spectrum_weights: list[PositiveFloat] = [0.3, 0.45, 0.25]
     scatter_fraction: float = Field(0.3, ge=0)
     scatter_blur_px: PositiveFloat = 80.0
     detector_blur_px: float = Field(0.8, ge=0)
+
+    @model_validator(mode="after")
+    def _weight_an_energy(self) -> Self:
+        if len(self.spectrum_kev) != len(self.spectrum_weights):
+            raise ValueError("spectrum_weights needs one weight an energy of spectrum_kev")
+        return self
 
 
 class DemoSettings(Section):
     """The demo patient: a real CT, simulated X-rays."""
 
     shots: PositiveInt = 5
-    seed: int = 20261122
+    seed: int = Field(20261122, ge=0, lt=2**63)
     box_jitter_mm: float = Field(5.0, ge=0)
     carm: CArmSettings = CArmSettings()
     motion: SpineMotionSettings = SpineMotionSettings()
@@ -133,7 +145,6 @@ class SimulationSettings(Section):
     """Training pairs."""
 
     pairs: PositiveInt = 3000
-    extra_views: int = Field(0, ge=0)
     centre_jitter_mm: float = Field(6.0, ge=0)
     carm: CArmSettings = CArmSettings()
     motion: SpineMotionSettings = SpineMotionSettings()
@@ -175,13 +186,13 @@ class StageSettings(Section):
 class RefinementSettings(Section):
     """Refinement on the X-rays."""
 
-    pixel_mm: PositiveFloat = Field(0.9, description="binned pixel size at the depth of the spine")
+    pixel_mm: float = Field(0.9, gt=0, le=10, description="binned pixel size at the depth of the spine")
     neighbours: int = Field(1, ge=0, description="levels drawn beyond those that are registered")
     step_mm: PositiveFloat = 1.2
     one_body_stages: list[tuple[PositiveFloat, PositiveInt]] = Field(
         [(3.0, 40), (1.5, 30)], description="blur in binned pixels, optimiser steps"
     )
-    articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = [(1.5, 40), (0.8, 50)]
+    articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 40), (0.8, 50)], min_length=1)
     prior_weight: float = Field(0.02, ge=0)
     prior_deg: PositiveFloat = 4.0
     prior_mm: PositiveFloat = 2.5
@@ -215,7 +226,7 @@ class Config(Section):
     patients: Path = Path("config/patients.tsv")
     xrays: Path = Path("config/xrays.tsv")
     results: Path = Path("results")
-    seed: int = 20261121
+    seed: int = Field(20261121, ge=0, lt=2**63)
     levels: list[Level] = Field(["T10", "T11", "T12", "L1"], min_length=1)
     crop: CropSettings = CropSettings()
     demo: DemoSettings = DemoSettings()
@@ -249,6 +260,8 @@ def load_config(source: str | Path | Mapping[str, Any]) -> Config:
             source = yaml.safe_load(Path(source).read_text()) or {}
         except FileNotFoundError:
             raise ConfigError(f"{where}: no such file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: cannot be read ({error})") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
     try:

@@ -6,7 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from radgs.config import Config
+from radgs.errors import ConfigError
 from radgs.images import read_ct, write_json, write_volume
+from radgs.sheets import read_sheets
 from tests.dicom_files import ct_values, save, write_series, xa_image
 
 
@@ -49,9 +52,10 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     labels[2:10, 5:25, 5:25] = 20
     write_volume(tmp_path / "labels.nii.gz", ct.with_array(labels))
     (tmp_path / "patients.tsv").write_text("patient\tct\tlabels\np\tct\tlabels.nii.gz\n")
-    (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv}")
-    sheet = "patient\tshot\tview\timage\tgeometry\np\ts\tAP\tap.dcm\tap.dcm\np\ts\tLA\tla.dcm\t"
+    (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv, levels: [L1]}")
+    sheet = "patient\tshot\tview\tboxes\timage\tgeometry\np\ts\tAP\tb.json\tap.dcm\tap.dcm\np\ts\tLA\tb.json\tla.dcm\t"
     (tmp_path / "xrays.tsv").write_text(sheet + "c.json\n")
+    write_json(tmp_path / "b.json", {"views": {"AP": {"L1": {"box": [3, 3, 9, 9]}}}})
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
@@ -61,7 +65,7 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert "are no verse numbers" in " ".join(done.stderr.split())
     (tmp_path / "config.yaml").write_text(
-        "{patients: patients.tsv, xrays: xrays.tsv, segmentation: {backend: totalsegmentator}}"
+        "{patients: patients.tsv, xrays: xrays.tsv, levels: [L1], segmentation: {backend: totalsegmentator}}"
     )
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert "totalseg_download_weights" in done.stderr.replace("\n", "")
@@ -69,6 +73,66 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "source_to_detector_mm" in done.stderr.replace("\n", "")
+
+
+SHEET = "patient\tshot\tview\timage\tgeometry\tboxes\ttruth\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("p\ts\tAP\ta.png\tc\tb\tt\n", "one view"),
+        ("p\ts\tLA\ta.png\tc\tb\tt\np\ts\tX\tb.png\tc\tb\tt\n", "AP or PA"),
+        ("p\ts\tAP\ta.png\tc\tb\tt\np\ts\tLA\ta.png\tc\tb\tt\n", "same image"),
+        ("p\ts\tAP\ta.png\tc\tb\tt\np\ts\tLA\tb.png\tc\tb\tu\n", "file of truth"),
+        ("p\ts\tAP\ta.png\tc\tb\tt\np\ts\tLA\tb.png\tc\td\tt\n", "file of boxes"),
+        ("p\tcrops\tAP\ta.png\tc\tb\tt\np\tcrops\tLA\tb.png\tc\tb\tt\n", "may not be named"),
+        ("p\ts\tAP\ta.png\tc\tb\tt\textra\n", "line 2: 8 cells"),
+        ("# a remark\n\np\ts s\tAP\ta.png\tc\tb\tt\n", "line 4: shot"),
+        ("q\ts\tAP\ta.png\tc\tb\tt\n", "not in"),
+    ],
+)
+def test_a_sheet_that_contradicts_itself_is_one_line_with_its_place(tmp_path, rows, words):
+    (tmp_path / "patients.tsv").write_text("patient\tct\tnote\np\tct#1.nii.gz\tvisit #3\n")
+    (tmp_path / "xrays.tsv").write_text(SHEET + rows)
+    config = Config(patients=tmp_path / "patients.tsv", xrays=tmp_path / "xrays.tsv")
+    with pytest.raises(ConfigError, match=words):
+        read_sheets(config)
+
+
+def test_a_number_sign_inside_a_cell_belongs_to_it_and_bom_and_line_endings_do_not(tmp_path):
+    (tmp_path / "patients.tsv").write_bytes("\ufeffpatient\tct\tnote\r\np\tct#1.nii.gz\tvisit #3\r\n".encode())
+    (tmp_path / "xrays.tsv").write_text(SHEET)
+    patients, xrays = read_sheets(Config(patients=tmp_path / "patients.tsv", xrays=tmp_path / "xrays.tsv"))
+    assert (patients["p"]["ct"], patients["p"]["note"]) == ("ct#1.nii.gz", "visit #3")
+    assert xrays == []
+
+
+def test_check_finds_a_level_that_is_not_in_the_labels_and_missing_boxes(tmp_path):
+    write_series(tmp_path / "ct", ct_values())
+    ct = read_ct(tmp_path / "ct")
+    labels = np.zeros(ct.array.shape, np.uint8)
+    labels[2:10, 5:25, 5:25] = 20
+    write_volume(tmp_path / "labels.nii.gz", ct.with_array(labels))
+    (tmp_path / "patients.tsv").write_text("patient\tct\tlabels\np\tct\tlabels.nii.gz\n")
+    (tmp_path / "xrays.tsv").write_text(SHEET + "p\ts\tAP\ta.png\tc\t\t\np\ts\tLA\tb.png\tc\t\t\n")
+    (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv, levels: [L1, L2]}")
+    done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2
+    assert "has no L2" in said
+    assert "boxes is empty" in said
+
+
+def test_a_summary_without_truth_and_what_is_no_summary(tmp_path):
+    write_json(tmp_path / "summary.json", {"n": 0})
+    done = radgs("summary", str(tmp_path / "summary.json"))
+    assert done.returncode == 0
+    assert "no true pose" in done.stdout
+    write_json(tmp_path / "summary.json", [1])
+    done = radgs("summary", str(tmp_path / "summary.json"))
+    assert done.returncode == 2
+    assert "not the summary.json" in done.stderr
 
 
 def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):

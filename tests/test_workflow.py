@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from radgs.cli import read_sheets
 from radgs.config import export_schema, load_config
 from radgs.errors import ConfigError
 from radgs.evaluation import EvaluatedShot, evaluate_registrations
 from radgs.images import read_json, write_json, write_volume
 from radgs.registration import register_shot
 from radgs.report import write_report
+from radgs.sheets import read_sheets
 from radgs.simulation import make_demo_shots
 from tests.phantoms import block_spine
 

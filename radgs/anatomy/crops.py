@@ -11,6 +11,7 @@ import torch
 from radgs.anatomy.segmentation import read_labelled_ct
 from radgs.anatomy.tissue import split_tissue
 from radgs.config import Config
+from radgs.errors import AnatomyError
 from radgs.gaussians import Grid, fit_to_volume, write_ply
 from radgs.geometry import RigidTransform
 from radgs.images import Volume, read_volume, resample_like, write_volume
@@ -69,8 +70,15 @@ def crop_vertebra(
 
 
 def read_crop(excess: str | Path, mask: str | Path, level: str) -> VertebraCrop:
-    """Read what :func:`crop_vertebra` wrote."""
-    return VertebraCrop(level, read_volume(excess), read_volume(mask))
+    """Read what :func:`crop_vertebra` wrote.
+
+    Raises:
+        AnatomyError: there is no vertebra in it.
+    """
+    crop = VertebraCrop(level, read_volume(excess), read_volume(mask))
+    if not crop.mask.array.any() or not crop.excess.array.max() > 0:
+        raise AnatomyError(f"{mask}: no bone of {level} in it; check the label map and the CT's HU")
+    return crop
 
 
 def fit_anchors(excess: str | Path, ply: str | Path, config: Config) -> None:

@@ -15,6 +15,8 @@ from radgs.errors import AnatomyError
 from radgs.geometry import Camera, triangulate
 from radgs.images import read_cameras, read_json, write_json
 
+_SMALLEST_BOX_PX = 3.0
+
 
 @dataclass(frozen=True)
 class Box:
@@ -54,6 +56,9 @@ class ProvidedBoxes:
         views = content.get("views") if isinstance(content, dict) else None
         if not isinstance(views, dict) or not views:
             raise AnatomyError(f'{self.path}: expected {{"views": {{"AP": {{"L1": {{"box": [u0, v0, u1, v1]}}}}}}}}')
+        for view, found in views.items():
+            if not isinstance(found, dict):
+                raise AnatomyError(f"{self.path}: view {view}: expected boxes by level, got {found!r}")
         return {view: {lv: self._box(view, lv, entry) for lv, entry in found.items()} for view, found in views.items()}
 
     def _box(self, view: str, level: str, entry: Any) -> Box:
@@ -82,6 +87,11 @@ def locate(
     for level in [name for name in LEVELS if any(name in found for found in boxes.values())]:
         views = {v: found[level] for v, found in boxes.items() if level in found and v in cameras}
         inside = {v: b for v, b in views.items() if _centre_inside(cameras[v], b)}
+        sizes = {v: [round(b.edges[2] - b.edges[0], 3), round(b.edges[3] - b.edges[1], 3)] for v, b in inside.items()}
+        odd = {v: s for v, s in sizes.items() if min(s) < _SMALLEST_BOX_PX or max(s) > max(_size(cameras[v]))}
+        if odd:
+            not_seen[level] = f"boxes of {odd} pixels are no vertebrae"
+            continue
         if len(inside) < 2:
             not_seen[level] = f"its centre is in the image of {len(inside)} view(s), two are needed"
             continue
@@ -98,6 +108,10 @@ def locate(
             "residual_mm": found_at.residual_mm,
         }
     return located, not_seen
+
+
+def _size(camera: Camera) -> tuple[int, int]:
+    return camera.width, camera.height
 
 
 def _centre_inside(camera: Camera, box: Box) -> bool:
@@ -121,5 +135,13 @@ def detect(cameras: str | Path, boxes: str | Path, target: str | Path, config: C
 
 
 def read_levels(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The located levels of a ``levels.json``."""
-    return read_json(path)["levels"]
+    """The located levels of a ``levels.json``.
+
+    Raises:
+        AnatomyError: not such a file.
+    """
+    content = read_json(path)
+    levels = content.get("levels") if isinstance(content, dict) else None
+    if not isinstance(levels, dict) or not all(isinstance(v, dict) and "centre_mm" in v for v in levels.values()):
+        raise AnatomyError(f"{path}: not the levels.json of rule detect; delete it and run again")
+    return levels

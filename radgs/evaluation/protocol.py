@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,8 @@ def evaluate_registrations(
     """Measure every registration that has a truth and write ``registrations.csv`` and ``summary.json``.
 
     Every level of ``config.levels`` with a truth is a row, found or not; so is any other level with a truth and a
-    result. Both files are written or neither. The keys of the summary are those of :func:`summary_of`.
+    result. Both files are written or neither. The keys of the summary are those of :func:`summary_of`; without any
+    shot, as with a real patient, the table is empty and the summary says ``{"n": 0}``.
 
     Raises:
         RadgsError: a file is missing or not what it should be, or there is nothing to evaluate.
@@ -118,10 +119,12 @@ def evaluate_registrations(
             rows.append(_row(shot, level, truth[level], fixed, unregistered))
             for kind, metrics in _reconstructions(shot, level, truth[level]).items():
                 reconstructions[kind].append(metrics)
-    if not rows:
+    if shots and not rows:
         raise RadgsError("nothing to evaluate: no shot has a truth for a level that was asked for")
-    table = pd.DataFrame([asdict(row) for row in rows])
-    content = summary_of(table) | {kind: average_metrics(found) for kind, found in reconstructions.items()}
+    table = pd.DataFrame([asdict(row) for row in rows], columns=[f.name for f in fields(Row)])
+    content: dict[str, Any] = {"n": 0}
+    if rows:
+        content = summary_of(table) | {kind: average_metrics(found) for kind, found in reconstructions.items()}
     with atomic_path(csv) as part:
         table.to_csv(part, index=False, float_format="%.6g")
         write_json(summary, content)

@@ -40,6 +40,8 @@ class Camera:
             raise GeometryError(
                 f"K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, got {k.tolist()}"
             )
+        if not 0.5 <= k[0, 0] / k[1, 1] <= 2:
+            raise GeometryError(f"focal lengths {k[0, 0]:g} and {k[1, 1]:g} do not belong to one detector")
         if self.width < 1 or self.height < 1:
             raise GeometryError(f"an image has at least one pixel, got {self.width} x {self.height}")
         k.setflags(write=False)

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from radgs.errors import GeometryError
 from radgs.geometry.camera import Camera
 
+_SMALLEST_ANGLE = np.deg2rad(10)
+
 
 @dataclass(frozen=True)
 class Triangulation:
@@ -34,7 +36,7 @@ def triangulate(cameras: Sequence[Camera], pixels: ArrayLike) -> Triangulation:
         pixels: ``[V, 2]`` (u, v).
 
     Raises:
-        GeometryError: fewer than two views, or rays that are parallel.
+        GeometryError: fewer than two views, or rays that are nearly parallel.
     """
     uv = np.asarray(pixels, dtype=np.float64)
     if len(cameras) < 2 or uv.shape != (len(cameras), 2):
@@ -46,8 +48,11 @@ def triangulate(cameras: Sequence[Camera], pixels: ArrayLike) -> Triangulation:
         sources.append(camera.source)
         normals.append(np.eye(3) - np.outer(direction, direction))
     system = np.sum(normals, axis=0)
-    if np.linalg.eigvalsh(system)[0] < 1e-6 * len(cameras):
-        raise GeometryError("the views look along the same direction: the depth of a point cannot be known")
+    if np.linalg.eigvalsh(system)[0] < 1 - np.cos(_SMALLEST_ANGLE):
+        raise GeometryError(
+            "the views look along the same direction: the depth of a point cannot be known; they should be more than "
+            f"{np.rad2deg(_SMALLEST_ANGLE):.0f} degrees apart"
+        )
     point = np.linalg.solve(system, np.sum([n @ s for n, s in zip(normals, sources, strict=True)], axis=0))
     distances = [np.linalg.norm(n @ (point - s)) for n, s in zip(normals, sources, strict=True)]
     return Triangulation(point, float(2 * np.sqrt(np.mean(np.square(distances)))))

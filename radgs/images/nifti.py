@@ -1,7 +1,7 @@
-"""Reading NIfTI without surprises.
+"""NIfTI without surprises.
 
 ITK reads a NIfTI that was cut off without a word, and turns NaN into 0: an X-ray's unmeasured pixels would become
-air. nibabel does neither.
+air. When the disk is full, it writes half a file and says nothing. nibabel does none of this.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radgs.errors import ImageError
+from radgs.images.files import atomic_path
 
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIBABEL_ERRORS = (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)
@@ -47,10 +48,25 @@ def read_nifti(path: str | Path) -> tuple[NDArray[np.generic], NDArray[np.float6
         kind: Any = nib.Nifti2Image if content[:4] in _NIFTI2_HEADER_BYTES else nib.Nifti1Image
         image = kind.from_bytes(content)
         values = np.asarray(image.dataobj)
-    except (EOFError, OSError, ValueError, zlib.error, *_NIBABEL_ERRORS) as error:
+    except (EOFError, OSError, ValueError, MemoryError, zlib.error, *_NIBABEL_ERRORS) as error:
         reason = " ".join(str(error).split())
         raise ImageError(f"{path}: cannot be read, is it complete? ({reason})") from None
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     return np.ascontiguousarray(native.T), _LPS_FROM_RAS @ np.asarray(image.affine, dtype=np.float64)
+
+
+def write_nifti(path: str | Path, array: NDArray[np.generic], lps_from_index: NDArray[np.float64]) -> None:
+    """Write ``[..., z, y, x]`` whole or not at all; arguments as :func:`read_nifti` returns them.
+
+    Raises:
+        RadgsError: the file cannot be written.
+    """
+    stored = array.astype(np.int32) if array.dtype in (np.int64, np.bool_) else array
+    image = nib.Nifti1Image(stored.T, _LPS_FROM_RAS @ lps_from_index)
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as part:
+        nib.save(image, part)

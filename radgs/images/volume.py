@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from radgs.errors import ImageError
 from radgs.images.files import atomic_path
-from radgs.images.nifti import is_nifti, read_nifti
+from radgs.images.nifti import is_nifti, read_nifti, write_nifti
 
 _ORTHOGONAL_TOLERANCE = 1e-3
 
@@ -126,7 +126,9 @@ def _read_nifti_volume(path: Path) -> Volume:
     array, lps_from_index = read_nifti(path)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
-    if array.ndim != 3 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ImageError(f"{path}: one number a voxel is needed, this file holds {array.dtype}")
+    if array.ndim != 3:
         raise ImageError(f"{path}: a single three-dimensional image is needed, got size {array.shape[::-1]}")
     return Volume(array, lps_from_index)
 
@@ -146,6 +148,9 @@ def _read_itk_volume(path: Path) -> Volume:
 
 def write_volume(path: str | Path, volume: Volume) -> None:
     """Write NIfTI (or what the file name says) atomically."""
+    if is_nifti(path):
+        write_nifti(path, volume.array, volume.lps_from_index)
+        return
     with atomic_path(path) as part:
         sitk.WriteImage(volume.to_sitk(), str(part), useCompression=True, compressionLevel=1)
 

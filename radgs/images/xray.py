@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
 from radgs.errors import GeometryError, ImageError, RadgsError
 from radgs.geometry import Camera, RigidTransform
-from radgs.images.files import atomic_path, read_json, write_json
-from radgs.images.nifti import read_nifti
+from radgs.images.files import read_json, write_json
+from radgs.images.nifti import read_nifti, write_nifti
 
 # Fewer counts than this are noise of the electronics rather than transmission.
 _MINIMUM_COUNT = 1.0
@@ -59,6 +58,8 @@ def read_counts(path: str | Path) -> NDArray[np.float32]:
             counts = np.asarray(image).astype(np.float32)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read, is it complete? ({error})") from None
+    if mode == "L":
+        raise ImageError(f"{path}: 8 bits are too few for detector counts; export 16 bits")
     if mode not in _GREY_MODES or frames != 1 or counts.ndim != 2:
         raise ImageError(f"{path}: one grey image of counts is needed, got {frames} of mode {mode}")
     if not np.isfinite(counts).all():
@@ -144,9 +145,8 @@ def write_xrays(images: str | Path, cameras: str | Path, xrays: Mapping[str, Xra
             "i0": x.i0,
             "i0_origin": x.i0_origin,
         }
-    with atomic_path(images) as part:
-        sitk.WriteImage(sitk.GetImageFromArray(stack), str(part), useCompression=True, compressionLevel=1)
-        write_json(cameras, {"views": specs})
+    write_nifti(images, stack, np.eye(4))
+    write_json(cameras, {"views": specs})
 
 
 def read_xrays(images: str | Path, cameras: str | Path) -> dict[str, Xray]:

@@ -57,4 +57,6 @@ def _load(kind: type[_Network], folder: Path, name: str) -> _Network:
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RadgsError(f"{folder / name}: not the weights of the network in card.json ({reason})") from None
+    if not all(weight.isfinite().all() for weight in network.state_dict().values()):
+        raise RadgsError(f"{folder / name}: holds NaN or infinite weights; train again")
     return network.eval()

@@ -25,7 +25,7 @@ from radgs.anatomy import (
     split_tissue,
 )
 from radgs.config import Config
-from radgs.errors import AnatomyError
+from radgs.errors import AnatomyError, ConfigError
 from radgs.gaussians import RadiativeGaussians, read_ply, write_ply
 from radgs.geometry import RigidTransform
 from radgs.images import (
@@ -249,16 +249,22 @@ def register_shot(
     Raises:
         RadgsError: a file cannot be used, or no level can be registered.
     """
+    output, absent = Path(output_folder), read_json(levels)["not_seen"]
+    for level in crops:
+        shutil.rmtree(output / level, ignore_errors=True)  # a pose of an earlier run must not survive
     patient = read_patient(ct, vertebrae, audit, crops, masks, anchors, config)
     located = read_levels(levels)
     networks = load_recm(models_folder), load_regm(models_folder)
+    for network in networks:
+        if network.settings != config.network or network.crop_mm != config.crop.size_mm:
+            raise ConfigError(
+                f"{Path(models_folder) / 'card.json'}: weights of another network or crop than the config's"
+            )
     results = register(patient, read_xrays(xrays, cameras), located, *networks, read_model(), config)
-    output, absent = Path(output_folder), read_json(levels)["not_seen"]
     for level, result in results.items():
         write_registration(output / level, result, patient.crops[level])
     for level in crops:
         if level not in results:
-            shutil.rmtree(output / level, ignore_errors=True)  # a pose of an earlier run must not survive
             label = patient.audit[level]
             why = f"not located in the X-rays: {absent.get(level, 'no box was given')}"
             if label.status == "cut":

@@ -146,9 +146,15 @@ def write_report(
         target: the HTML file.
     """
     root = Path(results) / "patients"
-    table = pd.read_csv(registrations_csv)
-    steps_png = Path(target).parent / "evaluation" / "steps.png"
-    draw_steps(table, steps_png)
+    table, summary = pd.read_csv(registrations_csv), json.loads(Path(summary_json).read_text())
+    measured = "<p>No true pose is known, so no error can be measured.</p>"
+    if summary["n"]:
+        steps_png = Path(target).parent / "evaluation" / "steps.png"
+        draw_steps(table, steps_png)
+        measured = (
+            f"<h2>Overview</h2>{_overview(summary)}<h2>What each step contributed</h2>"
+            f"{_picture(steps_png, 'mTRE after each step')}<h2>Every registration</h2>{_registrations(table)}"
+        )
     sections = []
     for patient, shot in shots:
         xrays = read_xrays(root / patient / shot / "xrays.nii.gz", root / patient / shot / "cameras.json")
@@ -162,10 +168,7 @@ def write_report(
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>radgs: registrations</title>'
         f"<style>{_STYLE}</style><h1>Registration of single vertebrae to two X-rays</h1>{about}"
-        "<p>Research software, not a medical device.</p><h2>Overview</h2>"
-        f"{_overview(json.loads(Path(summary_json).read_text()))}"
-        f"<h2>What each step contributed</h2>{_picture(steps_png, 'mTRE after each step')}"
-        f"<h2>Every registration</h2>{_registrations(table)}{''.join(sections)}</html>"
+        f"<p>Research software, not a medical device.</p>{measured}{''.join(sections)}</html>"
     )
     with atomic_path(target) as part:
         part.write_text(page)

@@ -2,8 +2,8 @@ import hashlib
 from pathlib import Path
 
 from radgs.anatomy import required_weights
-from radgs.cli import read_sheets
 from radgs.config import load_config
+from radgs.sheets import read_sheets
 
 CONFIG = load_config(config)
 RESULTS = CONFIG.results
