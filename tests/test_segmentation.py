@@ -255,6 +255,7 @@ def test_the_job_has_its_own_home_threads_and_no_telemetry(tmp_path, monkeypatch
     assert len(homes) == 2
     assert seen["home"]["send_usage_stats"] is False
     assert (seen["threads"], seen["arguments"]["device"]) == (3, "cpu")
+    assert (seen["env"]["OMP_NUM_THREADS"], seen["env"]["nnUNet_def_n_proc"]) == ("3", "3")
     assert len(seen["arguments"]["roi_subset"]) == 24
     assert seen["env"]["TOTALSEG_WEIGHTS_PATH"] == str(tmp_path)
     assert not any(Path(home).exists() for home in homes)

@@ -23,6 +23,7 @@ from radgs.images import Volume, read_volume, write_volume
 # (all classes, 6 mm) that says where to crop (totalsegmentator 2.18, python_api.py).
 _DATASETS = {("total", False): (292, 298), ("total", True): (297, 298), ("vertebrae_pp", False): (803,)}
 _NUMBERING = {"total": "totalsegmentator", "vertebrae_pp": "verse"}  # 1-24 = C1-L5
+_THREADS = ("OMP_NUM_THREADS", "nnUNet_def_n_proc")  # the second in the worker that writes the result
 _ROI = [f"vertebrae_{name}" for name, n in LEVELS.items() if n in NUMBERINGS["totalsegmentator"].values() and n < 26]
 
 
@@ -34,7 +35,7 @@ def required_weights(settings: TotalSegmentatorSettings) -> list[Path]:
     """
     task = f"{settings.task}_fast" if settings.fast else settings.task
     if settings.weights is None:
-        where, folder = "segmentation.totalsegmentator.weights is not set", Path("weights")
+        where, folder = "segmentation.totalsegmentator.weights is not set, it is to hold", Path("weights")
     else:
         where, folder = f"{settings.weights}: holds no complete model", settings.weights
     found = []
@@ -42,7 +43,7 @@ def required_weights(settings: TotalSegmentatorSettings) -> list[Path]:
         models = sorted(folder.glob(f"Dataset{dataset}_*/*__3d_fullres/fold_0/checkpoint_final.pth"))
         if settings.weights is None or not models:
             raise AnatomyError(
-                f"{where} Dataset{dataset}; fetch it once with: "
+                f"{where} Dataset{dataset}_...; fetch it once with: "
                 f"TOTALSEG_WEIGHTS_PATH={folder} totalseg_download_weights -t {task}"
             )
         found += models
@@ -111,7 +112,7 @@ class TotalSegmentator:
         folders = {"TOTALSEG_HOME_DIR": str(home), "TOTALSEG_WEIGHTS_PATH": str(weights), "TMPDIR": str(folder)}
         done = subprocess.run(
             [sys.executable, "-P", totalsegmentator_job.__file__, str(request)],  # -P: beside it lie modules of radgs
-            env={**os.environ, **folders, "OMP_NUM_THREADS": str(self.threads)},
+            env={**os.environ, **folders, **dict.fromkeys(_THREADS, str(self.threads))},
             capture_output=True,
             text=True,
             check=False,

@@ -12,7 +12,7 @@ rule segment:
         "logs/{patient}/segment.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: 1 if CONFIG.segmentation.backend == "provided" else 2
     resources:
         mem_mb=4000 if CONFIG.segmentation.backend == "provided" else 12000,
     params:
