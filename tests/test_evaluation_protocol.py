@@ -195,3 +195,11 @@ def test_nothing_to_evaluate_is_said(shot, tmp_path):
     write_transforms(shot.truth, {"T5": TRUTH})
     with pytest.raises(RadgsError, match="nothing to evaluate"):
         evaluate(shot, tmp_path)
+
+
+def test_without_any_truth_the_table_is_empty_and_the_summary_says_so(tmp_path):
+    evaluate_registrations([], tmp_path / "r.csv", tmp_path / "s.json", load_config({}))
+    assert json.loads((tmp_path / "s.json").read_text()) == {"n": 0}
+    table = pd.read_csv(tmp_path / "r.csv")
+    assert len(table) == 0
+    assert {"patient", "shot", "level", "mtre_mm", "verdict", "labels"} <= set(table.columns)

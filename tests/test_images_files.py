@@ -1,6 +1,8 @@
 """Files are whole or absent; JSON and poses are refused with the reason."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -84,3 +86,32 @@ def test_a_file_without_poses_is_refused(tmp_path, content):
     write_json(tmp_path / "t.json", content)
     with pytest.raises(RadgsError, match=r"t\.json"):
         read_transforms(tmp_path / "t.json")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_image(tmp_path):
+    code = """
+import resource, signal, sys, numpy as np
+from pathlib import Path
+from radgs.errors import RadgsError
+from radgs.images import Volume, write_json, write_volume
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+volume = Volume.axis_parallel(np.random.default_rng(0).random((40, 40, 40), np.float32), 1.0, (0, 0, 0))
+for write in (lambda: write_volume("ct.nii.gz", volume), lambda: write_json("a.json", list(range(9999)))):
+    try:
+        write()
+    except RadgsError as error:
+        print(error)
+print(sorted(p.name for p in Path().iterdir()))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    image, numbers, left = run.stdout.splitlines()
+    assert image.startswith("ct.nii.gz: cannot be written")
+    assert numbers.startswith("a.json: cannot be written")
+    assert left == "[]"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(RadgsError, match=r"x\.json: cannot be written"):
+        write_json(tmp_path / "results" / "x.json", {})

@@ -75,5 +75,5 @@ def test_images_that_do_not_fit_are_refused():
         _physics().counts(np.zeros((4, 4)), np.zeros((4, 5)))
     with pytest.raises(ImageError, match="NaN"):
         _physics().counts(np.full((4, 4), np.nan), np.zeros((4, 4)))
-    with pytest.raises(ImageError, match="one weight"):
+    with pytest.raises(ValueError, match="one weight"):
         _physics(spectrum_kev=[50.0, 60.0], spectrum_weights=[1.0])

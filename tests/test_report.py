@@ -83,6 +83,13 @@ def test_the_page_says_first_that_x_rays_are_simulated(tmp_path):
     assert "10.0 to 90.0" in page
 
 
+def test_a_patient_without_truth_gets_a_page_that_says_so(tmp_path):
+    (tmp_path / "r.csv").write_text("patient,shot,level,mtre_mm,verdict,probability,labels\n")
+    (tmp_path / "s.json").write_text('{"n": 0}')
+    write_report(tmp_path, [], {}, tmp_path / "r.csv", tmp_path / "s.json", tmp_path / "report.html")
+    assert "No true pose is known" in (tmp_path / "report.html").read_text()
+
+
 def test_steps_of_no_registration_can_be_drawn(tmp_path):
     draw_steps(pd.DataFrame({"mtre_mm": []}), tmp_path / "steps.png")
     assert Image.open(tmp_path / "steps.png").size[0] > 100

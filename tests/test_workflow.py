@@ -230,7 +230,7 @@ def test_a_broken_ct_is_one_line_and_leaves_nothing_behind(project, tmp_path):
         ("patient\tct\np\ta.nii\np\ta.nii\n", "twice"),
         ("patient\np\n", "missing columns"),
         ("patient\tct\np\t\n", "ct is empty"),
-        ("", "not a tab-separated sheet"),
+        ("", "is empty"),
     ],
 )
 def test_sheets_that_cannot_be_right_are_refused_in_one_line(tmp_path, sheet, message):
