@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from radgs.anatomy import neighbours, read_levels
-from radgs.anatomy.detection import detect
+from radgs.anatomy.detection import detect_provided
 from radgs.config import load_config
 from radgs.evaluation import target_registration_error
 from radgs.images import prepare_xrays, read_transforms, read_xrays, write_json
@@ -74,7 +74,7 @@ def measure(results, patient_id, shots, config):
                 work / "xrays.nii.gz",
                 work / "cameras.json",
             )
-            detect(work / "cameras.json", work / shot / "boxes.json", work / "levels.json", config)
+            detect_provided(work / "cameras.json", work / shot / "boxes.json", {}, work / "levels.json", config)
             xrays = read_xrays(work / "xrays.nii.gz", work / "cameras.json")
             truth = read_transforms(work / "truth" / f"{shot}.json")
             kind = KINDS[number % 3]

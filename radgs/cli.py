@@ -99,10 +99,10 @@ def _read_labels(ct: str, labels: str, config: Config) -> None:
         raise ConfigError(f"has no {', '.join(absent)} of at least 1 cm^3, which the setting levels asks for")
 
 
-def _read_boxes(boxes: str, _: str) -> None:
+def _read_boxes(boxes: str, images: Mapping[str, str], _: str) -> None:
     if not boxes:
         raise ConfigError("the column boxes is empty, and detection.backend is provided")
-    ProvidedBoxes(boxes).detect()
+    ProvidedBoxes(boxes, images).detect()
 
 
 def _problems(
@@ -137,7 +137,8 @@ def _problems(
                 attempt(row["image"], partial(read_xray, row["view"], geometry=row["geometry"]))
     if config.detection.backend == "provided":
         for boxes in sorted({row["boxes"] for row in xrays if not is_made(row["boxes"])}):
-            attempt(boxes or str(config.xrays), partial(_read_boxes, boxes))
+            images = {row["view"]: row["image"] for row in xrays if row["boxes"] == boxes}
+            attempt(boxes or str(config.xrays), partial(_read_boxes, boxes, images))
     for truth in sorted({row["truth"] for row in xrays if row["truth"] and not is_made(row["truth"])}):
         attempt(truth, read_transforms)
     if config.results.exists() and not config.results.is_dir():

@@ -116,13 +116,6 @@ class SegmentationSettings(Section):
     totalsegmentator: TotalSegmentatorSettings = TotalSegmentatorSettings()
 
 
-class DetectionSettings(Section):
-    """Who finds the levels in the X-rays."""
-
-    backend: Literal["provided"] = "provided"
-    max_residual_mm: PositiveFloat = 20.0
-
-
 class NetworkSettings(Section):
     """RecM and RegM."""
 
@@ -161,6 +154,25 @@ class TrainingSettings(Section):
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     pairs: PositiveInt | None = Field(None, description="use the last so many pairs; each stage holds out the end")
     max_seconds: PositiveFloat | None = None
+
+
+class YoloSettings(Section):
+    """A level detector of the package ultralytics (extra ``detect``, AGPL-3.0), trained on simulated X-rays."""
+
+    image_px: PositiveInt = Field(160, multiple_of=32, description="side of the picture that it sees")
+    width: float = Field(0.25, ge=0.05, le=1, description="channels; 1: as many as ultralytics' largest networks")
+    shots: PositiveInt = Field(500, description="simulated, each with two views")
+    training: TrainingSettings = TrainingSettings(epochs=20, batch=16, learning_rate=2e-3, weight_decay=5e-4)
+    certain_margin: PositiveFloat = Field(2.0, description="log-odds a level against its best other name")
+    certain_shift: PositiveFloat = Field(1.5, description="log-odds against the best other naming of the whole spine")
+
+
+class DetectionSettings(Section):
+    """Who finds the levels in the X-rays."""
+
+    backend: Literal["provided", "yolo"] = "provided"
+    max_residual_mm: PositiveFloat = 20.0
+    yolo: YoloSettings = YoloSettings()
 
 
 class LossSettings(Section):

@@ -8,7 +8,7 @@ import pytest
 from radgs.anatomy import (
     crop_vertebra,
     cut_views,
-    detect,
+    detect_provided,
     neighbours,
     read_crop,
     segment,
@@ -126,7 +126,7 @@ def test_box_centres_triangulate_to_the_point_they_show(tmp_path):
     point = np.array([12.0, -20.0, 31.0])
     _cameras_file(tmp_path / "cameras.json", cameras)
     write_json(tmp_path / "boxes.json", {"views": _boxes(cameras, point)})
-    detect(tmp_path / "cameras.json", tmp_path / "boxes.json", tmp_path / "levels.json", Config())
+    detect_provided(tmp_path / "cameras.json", tmp_path / "boxes.json", {}, tmp_path / "levels.json", Config())
     found = read_json(tmp_path / "levels.json")["levels"]["L1"]
     assert found["centre_mm"] == pytest.approx(point.tolist(), abs=1e-6)
     assert found["residual_mm"] == pytest.approx(0.0, abs=1e-6)
@@ -135,13 +135,15 @@ def test_box_centres_triangulate_to_the_point_they_show(tmp_path):
 def test_boxes_that_do_not_meet_or_lie_outside_are_not_located(tmp_path):
     cameras = CArm(CArmSettings()).sample(np.random.default_rng(4))
     _cameras_file(tmp_path / "cameras.json", cameras)
-    boxes = _boxes(cameras, np.zeros(3))
-    boxes["LA"]["L1"]["box"] = np.add(boxes["LA"]["L1"]["box"], [0, 150, 0, 150]).tolist()
-    write_json(tmp_path / "apart.json", {"views": boxes})
+    apart = _boxes(cameras, np.zeros(3))
+    apart["LA"]["L1"]["box"] = np.add(apart["LA"]["L1"]["box"], [0, 150, 0, 150]).tolist()
+    write_json(tmp_path / "apart.json", {"views": apart})
     write_json(tmp_path / "outside.json", {"views": _boxes(cameras, np.array([0, 0, 400.0]))})
     for name, why in (("apart", "do not meet"), ("outside", "two are needed")):
         with pytest.raises(AnatomyError, match=why):
-            detect(tmp_path / "cameras.json", tmp_path / f"{name}.json", tmp_path / "levels.json", Config())
+            detect_provided(
+                tmp_path / "cameras.json", tmp_path / f"{name}.json", {}, tmp_path / "levels.json", Config()
+            )
         assert not (tmp_path / "levels.json").exists()
 
 
@@ -159,7 +161,7 @@ def test_entries_that_are_no_boxes_are_named(tmp_path, entry):
     _cameras_file(tmp_path / "cameras.json", CArm(CArmSettings()).sample(np.random.default_rng(0)))
     (tmp_path / "boxes.json").write_text(json.dumps({"views": {"AP": {"L1": entry}}}))
     with pytest.raises(AnatomyError, match=r"boxes\.json: view AP, L1"):
-        detect(tmp_path / "cameras.json", tmp_path / "boxes.json", tmp_path / "levels.json", Config())
+        detect_provided(tmp_path / "cameras.json", tmp_path / "boxes.json", {}, tmp_path / "levels.json", Config())
 
 
 def test_a_window_is_centred_on_the_point_and_as_wide_as_asked():

@@ -1,9 +1,10 @@
 """Vertebrae: levels, label maps, who segments, who detects, crops, and what the networks see of them."""
 
 from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
+from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
 from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
-from radgs.anatomy.detection import LevelDetector, ProvidedBoxes, detect, read_levels
-from radgs.anatomy.levels import LEVELS, level_name, neighbours, verse_from_totalsegmentator
+from radgs.anatomy.detection import detect_provided, detect_trained, read_levels
+from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
 from radgs.anatomy.tissue import SpineTissue, split_tissue
@@ -12,6 +13,8 @@ from radgs.anatomy.views import VertebraViews, cut_views, world_from_crop
 
 __all__ = [
     "LEVELS",
+    "Box",
+    "Detections",
     "LevelAudit",
     "LevelDetector",
     "ProvidedBoxes",
@@ -22,9 +25,11 @@ __all__ = [
     "VertebraCrop",
     "VertebraViews",
     "audit_labels",
+    "cranio_caudal",
     "crop_vertebra",
     "cut_views",
-    "detect",
+    "detect_provided",
+    "detect_trained",
     "fit_anchors",
     "level_name",
     "make_segmenter",

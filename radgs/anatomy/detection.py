@@ -1,77 +1,23 @@
-"""Who finds the levels in the X-rays, and where that puts them in the world."""
+"""Where the levels found in the X-rays are in the world."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
+from radgs.anatomy.decoding import Decoded, decode
 from radgs.anatomy.levels import LEVELS
-from radgs.config import Config
+from radgs.anatomy.tissue import middle
+from radgs.config import Config, YoloSettings
 from radgs.errors import AnatomyError
 from radgs.geometry import Camera, triangulate
-from radgs.images import read_cameras, read_json, write_json
+from radgs.images import Xray, read_cameras, read_json, read_volume, read_xrays, write_json
 
 _SMALLEST_BOX_PX = 3.0
-
-
-@dataclass(frozen=True)
-class Box:
-    """A level found in one view: pixel edges (u0, v0, u1, v1) and a score from 0 to 1."""
-
-    edges: tuple[float, float, float, float]
-    score: float
-
-    @property
-    def centre(self) -> np.ndarray:
-        """``[2]`` (u, v), pixels."""
-        u0, v0, u1, v1 = self.edges
-        return np.array([(u0 + u1) / 2, (v0 + v1) / 2])
-
-
-class LevelDetector(Protocol):
-    """Anything that finds vertebrae in X-rays."""
-
-    def detect(self) -> dict[str, dict[str, Box]]:
-        """Boxes by view and level."""
-        ...
-
-
-class ProvidedBoxes:
-    """Boxes that the user brings: ``{"views": {"AP": {"L1": {"box": [u0, v0, u1, v1], "score": 1.0}}}}``."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-
-    def detect(self) -> dict[str, dict[str, Box]]:
-        """Read and check the boxes.
-
-        Raises:
-            AnatomyError: not such a file, an unknown level, or edges that make no box.
-        """
-        content = read_json(self.path)
-        views = content.get("views") if isinstance(content, dict) else None
-        if not isinstance(views, dict) or not views:
-            raise AnatomyError(f'{self.path}: expected {{"views": {{"AP": {{"L1": {{"box": [u0, v0, u1, v1]}}}}}}}}')
-        for view, found in views.items():
-            if not isinstance(found, dict):
-                raise AnatomyError(f"{self.path}: view {view}: expected boxes by level, got {found!r}")
-        return {view: {lv: self._box(view, lv, entry) for lv, entry in found.items()} for view, found in views.items()}
-
-    def _box(self, view: str, level: str, entry: Any) -> Box:
-        if level not in LEVELS:
-            raise AnatomyError(f"{self.path}: view {view}: {level!r} is no vertebra")
-        try:
-            u0, v0, u1, v1 = (float(x) for x in entry["box"])
-            score = float(entry.get("score", 1.0))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise AnatomyError(f"{self.path}: view {view}, {level}: needs box [u0, v0, u1, v1] in pixels") from None
-        if not (np.isfinite([u0, v0, u1, v1]).all() and u1 > u0 and v1 > v0 and 0 <= score <= 1):
-            raise AnatomyError(f"{self.path}: view {view}, {level}: {[u0, v0, u1, v1]} with score {score} is no box")
-        return Box((u0, v0, u1, v1), score)
 
 
 def locate(
@@ -119,18 +65,112 @@ def _centre_inside(camera: Camera, box: Box) -> bool:
     return bool(0 <= u <= camera.width - 1 and 0 <= v <= camera.height - 1)
 
 
-def detect(cameras: str | Path, boxes: str | Path, target: str | Path, config: Config) -> None:
-    """Find the levels with the configured backend, triangulate them and write ``levels.json``.
+class TrainedDetector:
+    """The YOLO network of a patient, decoded with the patient's CT.
+
+    Args:
+        xrays: the views.
+        weights_folder: of :func:`radgs.training.train_detector`.
+        centres: by level, ``[3]`` in the CT, mm.
+        settings: which names are certain.
+    """
+
+    def __init__(
+        self,
+        xrays: Mapping[str, Xray],
+        weights_folder: str | Path,
+        centres: Mapping[str, np.ndarray],
+        settings: YoloSettings,
+    ) -> None:
+        self.xrays, self.folder, self.centres, self.settings = xrays, weights_folder, centres, settings
+
+    def detect(self) -> Detections:
+        """Find, name, and doubt.
+
+        Raises:
+            RadgsError: no usable weights, or levels that the CT does not have.
+        """
+        from radgs.anatomy.yolo import Detector
+
+        detector = Detector(self.folder)
+        unknown = [level for level in detector.levels if level not in self.centres]
+        if unknown:
+            raise AnatomyError(f"{self.folder}: knows {', '.join(unknown)}, which the CT's labels do not have")
+        cameras = {view: xray.camera for view, xray in self.xrays.items()}
+        candidates = {view: detector.candidates(xray) for view, xray in self.xrays.items()}
+        found = decode(cameras, candidates, detector.levels, self.centres)
+        return Detections(found.boxes, naming_doubts(found, self.settings))
+
+
+def naming_doubts(found: Decoded, settings: YoloSettings) -> dict[str, list[str]]:
+    """By level, why its name is not certain."""
+    shifted = (
+        [f"all levels may be named one off (log-odds {found.shift_margin:.1f} a level)"]
+        if found.shift_margin < settings.certain_shift
+        else []
+    )
+    return {
+        level: shifted
+        + ([f"another name fits nearly as well (log-odds {margin:.1f})"] if margin < settings.certain_margin else [])
+        for level, margin in found.margins.items()
+    }
+
+
+def detect_provided(
+    cameras: str | Path, boxes: str | Path, images: Mapping[str, str], target: str | Path, config: Config
+) -> None:
+    """Read the user's boxes, triangulate them and write ``levels.json``.
+
+    Args:
+        cameras: ``cameras.json`` of the prepared shot.
+        boxes: see :class:`ProvidedBoxes`.
+        images: by view, the image file that the user named.
+        target: ``levels.json``.
+        config: ``detection``.
 
     Raises:
-        AnatomyError: no level is seen in two views.
+        AnatomyError: boxes that cannot be used, or no level is seen in two views.
     """
     geometry = read_cameras(cameras)
-    detector: LevelDetector = {"provided": ProvidedBoxes}[config.detection.backend](boxes)
-    located, not_seen = locate(geometry, detector.detect(), config)
+    _write_levels(ProvidedBoxes(boxes, images, {v: _size(c) for v, c in geometry.items()}), geometry, target, config)
+
+
+def detect_trained(
+    xrays: str | Path,
+    cameras: str | Path,
+    vertebrae: str | Path,
+    weights_folder: str | Path,
+    target: str | Path,
+    config: Config,
+) -> None:
+    """Find the levels with the patient's trained detector, triangulate them and write ``levels.json``.
+
+    Args:
+        xrays: line integrals of the prepared shot.
+        cameras: its ``cameras.json``.
+        vertebrae: the CT's labels, whose distances tell one naming from another.
+        weights_folder: of the detector.
+        target: ``levels.json``.
+        config: ``detection``.
+
+    Raises:
+        RadgsError: a file that cannot be used, or no level is seen in two views.
+    """
+    views, labels = read_xrays(xrays, cameras), read_volume(vertebrae)
+    numbers = set(np.unique(labels.array).tolist())
+    centres = {level: middle(labels, number) for level, number in LEVELS.items() if number in numbers}
+    detector = TrainedDetector(views, weights_folder, centres, config.detection.yolo)
+    _write_levels(detector, {name: x.camera for name, x in views.items()}, target, config)
+
+
+def _write_levels(detector: LevelDetector, cameras: Mapping[str, Camera], target: str | Path, config: Config) -> None:
+    found = detector.detect()
+    located, not_seen = locate(cameras, found.boxes, config)
     if not located:
         reasons = "; ".join(f"{level}: {why}" for level, why in not_seen.items())
-        raise AnatomyError(f"{boxes}: no vertebra is seen in two views ({reasons or 'no boxes'})")
+        raise AnatomyError(f"{target}: no vertebra is seen in two views ({reasons or 'no boxes'})")
+    for level, entry in located.items():
+        entry["doubts"] = found.doubts.get(level, [])
     write_json(target, {"levels": located, "not_seen": not_seen})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +39,11 @@ def level_name(number: int) -> str:
     if number not in _NAMES:
         raise AnatomyError(f"{number} is not a VerSe vertebra number")
     return _NAMES[number]
+
+
+def cranio_caudal(levels: Iterable[str]) -> list[str]:
+    """Levels from head to foot."""
+    return sorted(levels, key=_ORDER.index)
 
 
 def neighbours(level: str, reach: int, available: set[str]) -> list[str]:

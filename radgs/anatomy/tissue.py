@@ -32,13 +32,18 @@ class SpineTissue:
 
     def centre(self, level: str) -> np.ndarray:
         """The middle of the box (axes of the CT's LPS) around a vertebra, ``[3]`` LPS mm."""
-        points = self.points(level)
-        return (points.min(axis=0) + points.max(axis=0)) / 2
+        return middle(self.masks[level], 1)
 
     def points(self, level: str) -> np.ndarray:
         """Centres of the vertebra's voxels, ``[n, 3]`` LPS mm."""
         mask = self.masks[level]
         return mask.points(np.argwhere(mask.array)[:, ::-1])
+
+
+def middle(labels: Volume, number: int) -> np.ndarray:
+    """The middle of the box (axes of LPS) around a label, ``[3]`` LPS mm."""
+    points = labels.points(np.argwhere(labels.array == number)[:, ::-1])
+    return (points.min(axis=0) + points.max(axis=0)) / 2
 
 
 def _cut(volume: Volume, box: tuple[slice, ...]) -> Volume:

@@ -3,12 +3,13 @@
 from radgs.geometry.camera import Camera, rays
 from radgs.geometry.positioner import positioner_axes, positioner_pose
 from radgs.geometry.transform import RigidTransform, rigid_motion
-from radgs.geometry.triangulation import Triangulation, patient_axes, triangulate
+from radgs.geometry.triangulation import Triangulation, frontal_and_lateral, patient_axes, triangulate
 
 __all__ = [
     "Camera",
     "RigidTransform",
     "Triangulation",
+    "frontal_and_lateral",
     "patient_axes",
     "positioner_axes",
     "positioner_pose",

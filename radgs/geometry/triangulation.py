@@ -58,6 +58,32 @@ def triangulate(cameras: Sequence[Camera], pixels: ArrayLike) -> Triangulation:
     return Triangulation(point, float(2 * np.sqrt(np.mean(np.square(distances)))))
 
 
+def frontal_view(cameras: Mapping[str, Camera]) -> str:
+    """The name of the view along the antero-posterior axis.
+
+    Raises:
+        GeometryError: no view is named AP or PA.
+    """
+    name = next((name for name in ("AP", "PA") if name in cameras), None)
+    if name is None:
+        raise GeometryError(f"one view must be named AP or PA to tell front from back, got {sorted(cameras)}")
+    return name
+
+
+def frontal_and_lateral(cameras: Mapping[str, Camera]) -> tuple[str, str]:
+    """The names of the frontal view (AP or PA) and of the one most across it.
+
+    Raises:
+        GeometryError: no view is named AP or PA, or there is no other one.
+    """
+    frontal = frontal_view(cameras)
+    axis = cameras[frontal].camera_from_world.rotation[2]
+    others = {n: abs(float(c.camera_from_world.rotation[2] @ axis)) for n, c in cameras.items() if n != frontal}
+    if not others:
+        raise GeometryError(f"two views are needed, {frontal} is the only one")
+    return frontal, min(others, key=lambda name: others[name])
+
+
 def patient_axes(cameras: Mapping[str, Camera]) -> NDArray[np.float64]:
     """The patient's nominal left, posterior and superior directions, as the named views imply them.
 
@@ -72,9 +98,7 @@ def patient_axes(cameras: Mapping[str, Camera]) -> NDArray[np.float64]:
     Raises:
         GeometryError: no view is named AP or PA.
     """
-    frontal = next((name for name in ("AP", "PA") if name in cameras), None)
-    if frontal is None:
-        raise GeometryError(f"one view must be named AP or PA to tell front from back, got {sorted(cameras)}")
+    frontal = frontal_view(cameras)
     rotation = cameras[frontal].camera_from_world.rotation
     superior = -rotation[1]
     posterior = rotation[2] if frontal == "AP" else -rotation[2]

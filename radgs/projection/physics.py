@@ -42,15 +42,12 @@ class XrayPhysics:
         """Expected counts a pixel without an object and without scatter."""
         return float(self._settings.photons)
 
-    def counts(self, soft: Float[np.ndarray, "H W"], bone: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
-        """Simulate the image of one view.
+    def expected(self, soft: Float[np.ndarray, "H W"], bone: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+        """Expected counts of each pixel, scatter and blur included.
 
         Args:
             soft: line integrals of soft tissue at `CT_KEV`, no unit.
             bone: line integrals of what bone has above soft tissue, at `CT_KEV`, no unit.
-
-        Returns:
-            Counts, cut at 65535.
 
         Raises:
             ImageError: the two differ in shape or are not finite images.
@@ -69,4 +66,18 @@ class XrayPhysics:
         )
         if settings.detector_blur_px > 0:
             expected = gaussian_filter(expected, settings.detector_blur_px, mode="nearest")
-        return np.minimum(self._rng.poisson(expected), _MAXIMUM_COUNT).astype(np.uint16)
+        return expected
+
+    def counts(self, soft: Float[np.ndarray, "H W"], bone: Float[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
+        """Simulate the image of one view; counts, cut at 65535. Arguments and errors as in :meth:`expected`."""
+        return np.minimum(self._rng.poisson(self.expected(soft, bone)), _MAXIMUM_COUNT).astype(np.uint16)
+
+    def line_integrals(
+        self, soft: Float[np.ndarray, "H W"], bone: Float[np.ndarray, "H W"], averaged: float
+    ) -> Float[np.ndarray, "H W"]:
+        """Simulate -ln(I / I0) of an image whose pixels are means over ``averaged`` pixels of the detector.
+
+        Other arguments and errors as in :meth:`expected`.
+        """
+        mean = self._rng.poisson(self.expected(soft, bone) * averaged) / averaged
+        return -np.log(np.maximum(mean, 1) / self.i0)

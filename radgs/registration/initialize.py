@@ -13,9 +13,8 @@ from torch import Tensor
 
 from radgs.anatomy import VertebraCrop, VertebraViews, cut_views, world_from_crop
 from radgs.config import Config
-from radgs.errors import GeometryError
 from radgs.gaussians import Grid, RadiativeGaussians, voxelize
-from radgs.geometry import RigidTransform
+from radgs.geometry import RigidTransform, frontal_and_lateral
 from radgs.images import Xray
 from radgs.models import RecM, RegM, grid_anchors
 
@@ -72,7 +71,8 @@ def estimate(
         config: crop size, network sizes, and which reconstruction RegM gets.
     """
     levels, size, network = list(centres), config.crop.size_mm, config.network
-    pair = frontal_and_lateral(xrays)
+    # the order they were trained with: AP or PA, then the view most across it
+    pair = {name: xrays[name] for name in frontal_and_lateral({k: x.camera for k, x in xrays.items()})}
     parts = [cut_views(pair, level, centres[level], size, network.image_px) for level in levels]
     views = VertebraViews.cat(parts)
     grid = Grid.centred(size, network.volume_voxels)
@@ -99,22 +99,6 @@ def estimate(
             grid=grid,
         )
     return out
-
-
-def frontal_and_lateral(xrays: Mapping[str, Xray]) -> dict[str, Xray]:
-    """The two views that the networks see, in the order they were trained with: AP or PA, then the one most across it.
-
-    Raises:
-        GeometryError: no view is named AP or PA.
-    """
-    frontal = next((name for name in ("AP", "PA") if name in xrays), None)
-    if frontal is None:
-        raise GeometryError(f"one view must be named AP or PA, got {sorted(xrays)}")
-    axis = xrays[frontal].camera.camera_from_world.rotation[2]
-    others = {name: abs(float(x.camera.camera_from_world.rotation[2] @ axis)) for name, x in xrays.items()}
-    others.pop(frontal)
-    lateral = min(others, key=lambda name: others[name])
-    return {frontal: xrays[frontal], lateral: xrays[lateral]}
 
 
 def _shrink(crop: VertebraCrop, voxels: int) -> Float[Tensor, "D H W"]:

@@ -93,18 +93,24 @@ def probability(evidence: Evidence, model: dict[str, Any]) -> float:
 
 
 def judge(
-    evidence: Evidence, settings: JudgementSettings, model: dict[str, Any], label_doubts: Sequence[str] = ()
+    evidence: Evidence,
+    settings: JudgementSettings,
+    model: dict[str, Any],
+    label_doubts: Sequence[str] = (),
+    name_doubts: Sequence[str] = (),
 ) -> Verdict:
     """Turn evidence into a verdict.
 
     A result is never accepted when a gate is closed, whatever its probability: starts that disagree, a view that does
-    not fit, a vertebra that is largely outside an image, or one whose label is suspect.
+    not fit, a vertebra that is largely outside an image, one whose label is suspect, or one whose name in the X-rays is
+    not certain.
 
     Args:
         evidence: of the pose.
         settings: thresholds.
         model: of :func:`read_model`.
         label_doubts: why the audit calls the vertebra's label suspect.
+        name_doubts: why it may be another vertebra that the X-rays show.
     """
     p = probability(evidence, model)
     gates = []
@@ -114,7 +120,7 @@ def judge(
         gates.append(f"the least agreeing view has a gradient correlation of {evidence.worst_similarity:.2f} only")
     if evidence.visible < settings.min_visible:
         gates.append(f"only {100 * evidence.visible:.0f} % of the vertebra is inside one of the images")
-    gates += [f"label: {doubt}" for doubt in label_doubts]
+    gates += [f"label: {doubt}" for doubt in label_doubts] + [f"name: {doubt}" for doubt in name_doubts]
     chance = f"probability of an error below 2 mm: {p:.2f}"
     verdict: Literal["accepted", "review", "rejected"] = "review"
     if p < settings.reject_probability:

@@ -95,7 +95,7 @@ def register(
     Args:
         patient: the CT's side.
         xrays: the views.
-        levels: by level, ``centre_mm`` (world) and ``residual_mm``, as in ``levels.json``.
+        levels: by level, ``centre_mm`` (world), ``residual_mm`` and ``doubts`` of its name, as in ``levels.json``.
         recm: reconstruction network.
         regm: registration network.
         verdict_model: of :func:`radgs.registration.judge.read_model`.
@@ -129,8 +129,9 @@ def register(
             residual_mm=float(levels[level]["residual_mm"]),
             visible=float(min(seen)),
         )
-        doubts = patient.audit[level].reasons
-        verdict = judge(evidence, config.judgement, verdict_model, doubts)
+        verdict = judge(
+            evidence, config.judgement, verdict_model, patient.audit[level].reasons, levels[level].get("doubts", ())
+        )
         results[level] = Registration(level, found, pose, verdict, seconds)
     return results
 

@@ -3,15 +3,18 @@
 from radgs.simulation.carm import CArm
 from radgs.simulation.demo import fetch_demo_ct, make_demo_shots
 from radgs.simulation.pairs import SimulatedPairs, simulate_pairs
+from radgs.simulation.radiographs import SimulatedRadiographs, simulate_radiographs
 from radgs.simulation.spine import ArticulatedSpine, SpinePose, sample_spine_pose
 
 __all__ = [
     "ArticulatedSpine",
     "CArm",
     "SimulatedPairs",
+    "SimulatedRadiographs",
     "SpinePose",
     "fetch_demo_ct",
     "make_demo_shots",
     "sample_spine_pose",
     "simulate_pairs",
+    "simulate_radiographs",
 ]

@@ -25,6 +25,11 @@ class CArm:
 
     settings: CArmSettings
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The names of the views that :meth:`sample` draws."""
+        return tuple(_NOMINAL)
+
     def camera(self, view: str, orbital: float = 0.0, angulation: float = 0.0) -> Camera:
         """The camera of a view.
 

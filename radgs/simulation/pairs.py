@@ -15,12 +15,13 @@ from torch.utils.data import Dataset
 
 from radgs.anatomy import LEVELS, neighbours, read_labelled_ct, split_tissue, world_from_crop
 from radgs.anatomy.views import window_camera
-from radgs.config import Config, PhysicsSettings, SimulationSettings
+from radgs.config import Config, SimulationSettings
 from radgs.errors import ImageError
 from radgs.geometry import Camera, RigidTransform, triangulate
 from radgs.images import Volume, atomic_path
 from radgs.projection import XrayPhysics
 from radgs.simulation.carm import CArm
+from radgs.simulation.physics import random_physics
 from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, project_part, sample_spine_pose
 
 _FIELDS = ("images", "targets", "K", "camera_from_crop", "crop_from_vertebra", "level")
@@ -47,20 +48,6 @@ class SimulatedPairs(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: values[index] for name, values in self.fields.items()}
-
-
-def _random_physics(rng: np.random.Generator, base: PhysicsSettings, pixel_ratio: float) -> PhysicsSettings:
-    """The configured physics with photons, scatter and beam quality varied, at the windows' pixel size."""
-    shift = rng.uniform(-6, 6)
-    return base.model_copy(
-        update={
-            "photons": base.photons * float(np.exp(rng.uniform(-1.2, 0.5))),
-            "scatter_fraction": base.scatter_fraction * float(rng.uniform(0.2, 2.0)),
-            "spectrum_kev": [float(np.clip(kev + shift, 25, 140)) for kev in base.spectrum_kev],
-            "scatter_blur_px": max(base.scatter_blur_px / pixel_ratio, 1.0),
-            "detector_blur_px": base.detector_blur_px / pixel_ratio,
-        }
-    )
 
 
 def _finer(camera: Camera, factor: int) -> Camera:
@@ -118,9 +105,8 @@ class PairMaker:
             small = {k: b.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3)) for k, b in bones.items()}
             soft = project_part(self.soft, window, pose.soft, 2.5)
             ratio = float(camera.K[0, 0] / window.K[0, 0])
-            physics = XrayPhysics(_random_physics(rng, self.config.simulation.physics, ratio), rng)
-            counts = physics.counts(soft, np.sum(list(small.values()), axis=0))
-            images.append(-np.log(np.maximum(counts, 1) / physics.i0))
+            physics = XrayPhysics(random_physics(rng, self.config.simulation.physics, ratio), rng)
+            images.append(physics.line_integrals(soft, np.sum(list(small.values()), axis=0), ratio**2))
             targets.append(small[level])
             intrinsics.append(window.K)
             poses.append((camera.camera_from_world @ crop).matrix)

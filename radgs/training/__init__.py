@@ -1,5 +1,6 @@
 """Training: losses, the loop that can be stopped and resumed, and the stages."""
 
+from radgs.training.detector import train_detector
 from radgs.training.loop import Outcome, TrainingError, train_stage
 from radgs.training.losses import (
     anchor_distance,
@@ -25,6 +26,7 @@ __all__ = [
     "reconstruction_loss",
     "registration_loss",
     "total_variation",
+    "train_detector",
     "train_joint",
     "train_recm",
     "train_regm",

@@ -39,9 +39,24 @@ class Stage(nn.Module):
         """Weighted loss terms of a batch, scalars; their sum is minimised."""
         raise NotImplementedError
 
+    score = "mtre_mean_mm"
+    """The metric that picks the best weights; lower is better."""
+
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Numbers of each sample, ``[B]``: ``mtre_mm``, which picks the best weights, and ``start_mtre_mm``."""
+        """Numbers of each sample, ``[B]``; of a stage that estimates poses ``mtre_mm`` and ``start_mtre_mm``."""
         raise NotImplementedError
+
+    def summarise(self, found: Mapping[str, Tensor]) -> dict[str, float]:
+        """Metrics of all held-out samples, from what :meth:`validate` says of each."""
+        error, start = found["mtre_mm"], found["start_mtre_mm"]
+        return {
+            "mtre_median_mm": float(error.quantile(0.5)),
+            "mtre_mean_mm": float(error.mean()),
+            "mtre_p95_mm": float(error.quantile(0.95)),
+            "start_mtre_median_mm": float(start.quantile(0.5)),
+            "better_than_start": float((error < start).double().mean()),
+            "validated": float(len(error)),
+        }
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,8 @@ def train_stage(
     folder = Path(folder)
     fabric = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
     torch.manual_seed(seed)
-    count = min(len(fields["level"]), settings.pairs or len(fields["level"]))
+    count = _length(fields)
+    count = min(count, settings.pairs or count)
     fields = {key: value[-count:] for key, value in fields.items()}
     held_out = max(1, round(count * settings.validation_fraction))
     per_epoch = (count - held_out) // settings.batch
@@ -109,7 +125,7 @@ def train_stage(
     )
     model, fabric_optimizer = fabric.setup(stage, optimizer)
     progress = read_checkpoint(folder / "checkpoint.pt", identity, stage, optimizer, scheduler)
-    began, clock = time.monotonic() - progress.seconds, _Clock(name, steps)
+    began, clock = time.monotonic() - progress.seconds, _Clock(name, steps, stage.score)
     saved = time.monotonic()
     held = {key: value[-held_out:] for key, value in fields.items()}
     if not progress.history:
@@ -142,7 +158,7 @@ def train_stage(
     stage.load_state_dict(progress.best_state)
     stage.cpu().eval()
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-    best = min(progress.history, key=lambda row: row["mtre_mean_mm"])
+    best = min(progress.history, key=lambda row: row[stage.score])
     return Outcome(progress.step, progress.seconds, _metrics(best), _metrics(progress.history[-1]), in_time)
 
 
@@ -167,19 +183,15 @@ def evaluate_stage(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor]) -> 
     """Metrics over held-out samples."""
     stage.eval()
     parts: dict[str, list[Tensor]] = {}
-    for first in range(0, len(held["level"]), _VALIDATION_BATCH):
+    for first in range(0, _length(held), _VALIDATION_BATCH):
         batch = {key: value[first : first + _VALIDATION_BATCH] for key, value in held.items()}
         for key, value in stage.validate(fabric.to_device(batch)).items():
             parts.setdefault(key, []).append(value.double().cpu())
-    error, start = torch.cat(parts["mtre_mm"]), torch.cat(parts["start_mtre_mm"])
-    return {
-        "mtre_median_mm": float(error.quantile(0.5)),
-        "mtre_mean_mm": float(error.mean()),
-        "mtre_p95_mm": float(error.quantile(0.95)),
-        "start_mtre_median_mm": float(start.quantile(0.5)),
-        "better_than_start": float((error < start).double().mean()),
-        "validated": float(len(error)),
-    }
+    return stage.summarise({key: torch.cat(values) for key, values in parts.items()})
+
+
+def _length(fields: Mapping[str, Tensor]) -> int:
+    return len(next(iter(fields.values())))
 
 
 def _end_epoch(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor], progress: Progress, rate: float) -> None:
@@ -189,13 +201,15 @@ def _end_epoch(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor], progres
         {"step": progress.step, "seconds": progress.seconds, "learning_rate": rate, **metrics, **terms}
     )
     progress.sums, progress.counts = {}, {}
-    if metrics["mtre_mean_mm"] < progress.best_score:
-        progress.best_score = metrics["mtre_mean_mm"]
+    if metrics[stage.score] < progress.best_score:
+        progress.best_score = metrics[stage.score]
         progress.best_state = {k: v.detach().cpu().clone() for k, v in stage.state_dict().items()}
 
 
 def _metrics(row: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if "mtre" in key or key in {"better_than_start", "validated"}}
+    return {
+        k: v for k, v in row.items() if not k.startswith("train.") and k not in {"step", "seconds", "learning_rate"}
+    }
 
 
 def _write_log(path: Path, progress: Progress) -> None:
@@ -209,8 +223,8 @@ def _write_log(path: Path, progress: Progress) -> None:
 class _Clock:
     """Says now and then how far it is and how long it still takes."""
 
-    def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps = name, steps
+    def __init__(self, name: str, steps: int, score: str) -> None:
+        self.name, self.steps, self.score = name, steps, score
         self.terminal = sys.stdout.isatty()
         self.began, self.spoke, self.first = time.monotonic(), time.monotonic(), -1
 
@@ -223,8 +237,8 @@ class _Clock:
             return
         self.spoke = now
         left = (now - self.began) / (progress.step - self.first) * (self.steps - progress.step)
-        pose = f", mTRE {progress.history[-1]['mtre_median_mm']:.2f} mm" if progress.history else ""
-        line = f"{self.name}: step {progress.step} of {self.steps}, loss {loss:.3f}{pose}, {left:.0f} s left"
+        held_out = f", held-out {self.score} {progress.history[-1][self.score]:.2f}" if progress.history else ""
+        line = f"{self.name}: step {progress.step} of {self.steps}, loss {loss:.3f}{held_out}, {left:.0f} s left"
         sys.stdout.write(f"\r{line:<100}" if self.terminal else line + "\n")
         if self.terminal and progress.step >= self.steps:
             sys.stdout.write("\n")
