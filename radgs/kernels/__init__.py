@@ -1,7 +1,7 @@
 """The hot loops and nothing else: Numba on the CPU, CUDA C++ on a GPU, and plain PyTorch twins."""
 
 from radgs.kernels.dispatch import Backend, resolve_backend
-from radgs.kernels.line_integrals import Method, depth_integrals
+from radgs.kernels.line_integrals import Method, depth_integrals, depth_integrals_and_gradients
 from radgs.kernels.splatting import LARGEST_CUTOFF, rasterize_coefficients, voxelize_coefficients
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Backend",
     "Method",
     "depth_integrals",
+    "depth_integrals_and_gradients",
     "rasterize_coefficients",
     "resolve_backend",
     "voxelize_coefficients",

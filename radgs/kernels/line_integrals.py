@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from radgs.errors import RadgsError
 from radgs.kernels.dispatch import Backend, operations, resolve_backend
 from radgs.kernels.reference import siddon_reference, trilinear_reference
 
@@ -46,6 +47,29 @@ def depth_integrals(
             return siddon_reference(volume, sources, directions, mm_per_depth.shape[1:])
         return trilinear_reference(volume, sources, directions, mm_per_depth, step_mm)
     return _DepthIntegrals.apply(volume, sources, directions, mm_per_depth, method, step_mm, operations(chosen))
+
+
+def depth_integrals_and_gradients(
+    volume: Float[Tensor, "D H W"],
+    sources: Float[Tensor, "V 3"],
+    directions: Float[Tensor, "V 3 3"],
+    mm_per_depth: Float[Tensor, "V h w"],
+    method: Method,
+    step_mm: float,
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "V h w"], Float[Tensor, "V 6 h w"]]:
+    """As :func:`depth_integrals`, with the derivatives of each by its own ray's source and direction (3 each).
+
+    Raises:
+        RadgsError: the backend ``reference`` keeps no gradients of rays.
+    """
+    chosen = resolve_backend(backend, volume)
+    if chosen == "reference":
+        raise RadgsError("the backend 'reference' keeps no gradients of single rays")
+    image, gradient = operations(chosen).integrals_forward(
+        volume, sources, directions, mm_per_depth, method, step_mm, True
+    )
+    return image, gradient
 
 
 class _DepthIntegrals(torch.autograd.Function):

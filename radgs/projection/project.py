@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from radgs.errors import GeometryError, ImageError, RadgsError
@@ -58,20 +58,28 @@ def project(
         scenes = zip(volume, placed, K, camera_from_ct, strict=True)
         how: dict[str, Any] = {"method": method, "step_mm": step_mm, "backend": backend}
         return torch.stack([project(*scene, size, **how) for scene in scenes])
-    _check(volume, index_from_ct, K, camera_from_ct, size, method, step_mm)
-    kind: dict[str, Any] = {"dtype": torch.float64, "device": volume.device}
-    pixel_rays = torch.linalg.inv(K.to(**kind))
-    index_from_camera = index_from_ct.to(**kind) @ torch.linalg.inv(camera_from_ct.to(**kind))
-    sources = index_from_camera[:, :3, 3]
-    directions = index_from_camera[:, :3, :3] @ pixel_rays
-    v, u = torch.meshgrid(torch.arange(size[0], **kind), torch.arange(size[1], **kind), indexing="ij")
-    in_camera = torch.einsum("vij,hwj->vhwi", pixel_rays, torch.stack([u, v, torch.ones_like(u)], -1))
-    mm_per_depth = in_camera.norm(dim=-1)
+    check_projection(volume, index_from_ct, K, camera_from_ct, size, method, step_mm)
+    sources, directions, mm_per_depth = pixel_rays(index_from_ct, K, camera_from_ct, size)
     integrals = depth_integrals(volume, sources, directions, mm_per_depth.detach(), method, step_mm, backend)
     return integrals * mm_per_depth.to(volume.dtype)
 
 
-def _check(
+def pixel_rays(
+    index_from_ct: Float[Tensor, "4 4"],
+    K: Float[Tensor, "V 3 3"],
+    camera_from_ct: Float[Tensor, "V 4 4"],
+    size: tuple[int, int],
+) -> tuple[Float64[Tensor, "V 3"], Float64[Tensor, "V 3 3"], Float64[Tensor, "V h w"]]:
+    """Sources and directions (times (u, v, 1)) in indices per mm of depth, and each ray's length per mm of depth."""
+    kind: dict[str, Any] = {"dtype": torch.float64, "device": K.device}
+    camera_from_pixel = torch.linalg.inv(K.to(**kind))
+    index_from_camera = index_from_ct.to(**kind) @ torch.linalg.inv(camera_from_ct.to(**kind))
+    v, u = torch.meshgrid(torch.arange(size[0], **kind), torch.arange(size[1], **kind), indexing="ij")
+    in_camera = torch.einsum("vij,hwj->vhwi", camera_from_pixel, torch.stack([u, v, torch.ones_like(u)], -1))
+    return index_from_camera[:, :3, 3], index_from_camera[:, :3, :3] @ camera_from_pixel, in_camera.norm(dim=-1)
+
+
+def check_projection(
     volume: Tensor,
     index_from_ct: Tensor,
     K: Tensor,
@@ -80,6 +88,7 @@ def _check(
     method: str,
     step_mm: float,
 ) -> None:
+    """Refuse what no kernel should see; errors as of :func:`project`."""
     if volume.ndim != 3 or not volume.is_floating_point() or volume.numel() == 0:
         raise ImageError(f"a volume is [D, H, W] floating point, got {tuple(volume.shape)} {volume.dtype}")
     if index_from_ct.shape != (4, 4):
