@@ -202,9 +202,9 @@ class RefinementSettings(Section):
     neighbours: int = Field(1, ge=0, description="levels drawn beyond those that are registered")
     step_mm: PositiveFloat = 1.2
     one_body_stages: list[tuple[PositiveFloat, PositiveInt]] = Field(
-        [(3.0, 40), (1.5, 30)], description="blur in binned pixels, optimiser steps"
+        [(3.0, 12), (1.5, 8)], description="blur in binned pixels, most steps"
     )
-    articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 40), (0.8, 50)], min_length=1)
+    articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 10), (0.8, 12)], min_length=1)
     prior_weight: float = Field(0.02, ge=0)
     prior_deg: PositiveFloat = 4.0
     prior_mm: PositiveFloat = 2.5

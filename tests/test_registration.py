@@ -10,12 +10,13 @@ from scipy.spatial.transform import Rotation
 from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings, Config, JudgementSettings, load_config
 from radgs.errors import ConfigError, GeometryError
-from radgs.geometry import RigidTransform
+from radgs.geometry import RigidTransform, rigid_motion
 from radgs.images import Xray
 from radgs.registration import Evidence, Scene, Verdict, View, consensus, judge, refine
 from radgs.registration.judge import probability, read_model
+from radgs.registration.normal_equations import body_from_levels, correlation, prior_residuals
+from radgs.registration.refine import moved
 from radgs.registration.register import nearest_level
-from radgs.registration.scene import partial_ncc
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
 
@@ -43,15 +44,62 @@ def test_consensus_of_equal_poses_is_that_pose_and_an_outlier_hardly_moves_it():
 
 def test_partial_correlation_ignores_what_the_nuisance_explains():
     generator = torch.Generator().manual_seed(0)
-    signal, nuisance, noise = torch.randn(3, 40, 40, generator=generator)
-    weight = torch.ones(40, 40)
-    seen = signal + 7 * nuisance + 3.0
-    assert float(partial_ncc(signal, seen, nuisance, weight)) == pytest.approx(1.0, abs=0.01)
-    assert float(partial_ncc(signal, seen, noise, weight)) < 0.3
-    assert float(partial_ncc(-signal, seen, nuisance, weight)) == pytest.approx(-1.0, abs=0.01)
-    weight[:, 20:] = 0
-    seen[:, 20:] = 1e3
-    assert float(partial_ncc(signal, seen, nuisance, weight)) == pytest.approx(1.0, abs=0.01)
+    signal, nuisance, noise = torch.randn(3, 1600, generator=generator)
+    seen, still = signal + 7 * nuisance + 3.0, torch.zeros(1, 1600)
+    assert correlation(signal, still, seen, nuisance)[0] == pytest.approx(1.0, abs=0.01)
+    assert correlation(signal, still, seen, noise)[0] < 0.3
+    assert correlation(-signal, still, seen, nuisance)[0] == pytest.approx(-1.0, abs=0.01)
+
+
+def test_the_gradient_of_the_correlation_is_that_of_autograd_and_its_hessian_is_exact_at_the_optimum():
+    """One minus a correlation is half a squared distance: at a perfect fit Gauss-Newton leaves nothing out."""
+    generator = torch.Generator().manual_seed(1)
+    base, nuisance, *directions = torch.randn(6, 500, generator=generator)
+    jacobian = torch.stack(directions)
+
+    def loss(parameters, still):
+        m = base + parameters.to(base.dtype) @ jacobian
+        stacked = torch.stack([m, still, nuisance])
+        stacked = stacked - stacked.mean(dim=1, keepdim=True)
+        n = stacked[2]
+        m, s = (x - (x @ n) / (n @ n) * n for x in stacked[:2])
+        return 1 - (m @ s) / (m.norm() * s.norm())
+
+    zero = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    still = base + 0.3 * directions[0] + 0.5 * torch.randn(500, generator=generator)
+    ncc, gradient, _ = correlation(base, jacobian, still, nuisance)
+    value = loss(zero, still)
+    assert 1 - ncc == pytest.approx(float(value.detach()), abs=1e-5)
+    assert torch.allclose(gradient, torch.autograd.grad(value, zero)[0], atol=1e-5)
+    exact = torch.autograd.functional.hessian(lambda p: loss(p, base), torch.zeros(4, dtype=torch.float64))
+    assert torch.allclose(correlation(base, jacobian, base, nuisance)[2], exact, atol=1e-4)
+
+
+def test_the_prior_is_zero_at_rest_and_its_derivatives_are_those_of_finite_differences(bent):
+    scene = scene_of(*bent)
+    settings = load_config({}).refinement
+    rest = {level: torch.eye(4, dtype=torch.float64) for level in scene.parts}
+    assert float(prior_residuals(scene, rest, settings)[0].abs().max()) < 1e-12
+    generator = torch.Generator().manual_seed(2)
+    motion = 0.1 * torch.randn(6 * len(rest), dtype=torch.float64, generator=generator)
+    poses = moved(scene, rest, motion)
+    _, by_pose = prior_residuals(scene, poses, settings)
+    for parameter in range(len(motion)):
+        change = torch.zeros_like(motion)
+        change[parameter] = 1e-5
+        ends = [prior_residuals(scene, moved(scene, poses, s * change), settings)[0] for s in (1, -1)]
+        assert torch.allclose(by_pose[:, parameter], (ends[0] - ends[1]) / 2e-5, atol=1e-3)
+
+
+def test_moving_all_as_one_body_moves_every_level_as_its_own_parameters_say(bent):
+    scene = scene_of(*bent)
+    rest = {level: torch.eye(4, dtype=torch.float64) for level in scene.parts}
+    centres = torch.stack([scene.parts[level].centre for level in rest])
+    body = torch.tensor([1e-4, -2e-4, 3e-4, 0.5, -0.2, 0.1], dtype=torch.float64)
+    there = moved(scene, rest, body_from_levels(list(centres)) @ body)
+    whole = rigid_motion(body[:3], body[3:], centres.mean(dim=0))
+    for level in rest:
+        assert torch.allclose(there[level], whole, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -2,46 +2,31 @@
 
 The objective is gradient correlation (Penney et al. 1998) near each projected vertebra between the X-ray and the sum
 of all visible vertebrae, after the gradients that the CT's soft tissue and ribs would make there are taken out of both
-(as far as the X-ray shows them). First the segment moves as one body, then each vertebra on its own, coarse to fine.
+(as far as the X-ray shows them). First the segment moves as one body, then each vertebra on its own, coarse to fine,
+by the method of Levenberg and Marquardt.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from radgs.anatomy import LEVELS
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
 from radgs.registration.consensus import consensus
-from radgs.registration.scene import Scene, blur, gradients, partial_ncc
+from radgs.registration.normal_equations import NormalEquations, Poses, Target, body_from_levels, normal_equations
+from radgs.registration.scene import Scene, blur, gradients
 
-_VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
-_FEWEST_PIXELS = 50
-_RATE_RAD, _RATE_MM = 0.004, 0.2  # of Adam, per pixel of blur
-
-Poses = dict[str, Float64[Tensor, "4 4"]]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a view is compared with at one blur.
-
-    Attributes:
-        gradients: ``[2, 2, H, W]``: of the X-ray and of the CT's soft tissue, along u and v.
-        usable: ``[H, W]`` 0 or 1.
-    """
-
-    gradients: Float[Tensor, "2 2 H W"]
-    usable: Float[Tensor, "H W"]
+_DAMPING = 0.01  # at first, of the Hessian's diagonal
+_MOST_DAMPING = 1e4
+_SMALLEST_STEP_MM = 0.02  # ends a stage
+_BLUR_A_PIXEL = 1.5  # a blur of so many pixels hides what smaller ones would show
+_ARM_MM = 30.0  # a turn moves the rim of a vertebra this many mm a radian
 
 
 @dataclass(frozen=True)
@@ -63,48 +48,13 @@ class Refined:
         return sum(self.similarity.get(level, {}).values())
 
 
-def relative_motion_prior(scene: Scene, poses: Poses, settings: RefinementSettings) -> Float64[Tensor, ""]:
-    """Squared, standardised relative turns and gaps of neighbouring vertebrae, against their places in the CT."""
-    order = sorted(poses, key=lambda level: LEVELS[level])
-    total = torch.zeros((), dtype=torch.float64)
-    for upper, lower in pairwise(order):
-        middle = (scene.parts[upper].centre + scene.parts[lower].centre) / 2
-        a, b = poses[upper], poses[lower]
-        turn = ((a[:3, :3].T @ b[:3, :3] - torch.eye(3, dtype=torch.float64)) ** 2).sum() / 2
-        gap = ((a[:3, :3] @ middle + a[:3, 3] - b[:3, :3] @ middle - b[:3, 3]) ** 2).sum()
-        total = total + turn / math.radians(settings.prior_deg) ** 2 + gap / settings.prior_mm**2
-    return total
-
-
-def similarities(
-    scene: Scene, poses: Poses, targets: Mapping[str, Target], sigma_px: float, step_mm: float
-) -> dict[str, dict[str, Tensor]]:
-    """By level and view, the mean gradient correlation near the projected vertebra; gradient to the poses."""
-    out: dict[str, dict[str, Tensor]] = {level: {} for level in poses}
-    for name, view in scene.views.items():
-        drawn = scene.draw(view, poses, step_mm)
-        if drawn is None:
-            continue
-        (y0, y1, x0, x1), image, alone = drawn
-        moving = gradients(blur(image[None], sigma_px))[0]
-        still, soft = targets[name].gradients[..., y0:y1, x0:x1]
-        usable = targets[name].usable[y0:y1, x0:x1]
-        silhouettes = torch.stack(list(alone.values())).detach() > _VISIBLE
-        near = F.max_pool2d(silhouettes.float()[:, None], 9, 1, 4)[:, 0] * usable
-        ncc = partial_ncc(moving[None], still[None], soft[None], near[:, None]).mean(dim=1)
-        for value, weight, level in zip(ncc, near, alone, strict=True):
-            if float(weight.sum()) > _FEWEST_PIXELS:
-                out[level][name] = value
-    return out
-
-
 def make_targets(scene: Scene, poses: Poses, sigma_px: float) -> dict[str, Target]:
     """What each view is compared with; the soft tissue lies where most of the vertebrae say."""
     body = _mean_pose(scene, poses)
     targets = {}
     for name, view in scene.views.items():
         pair = torch.stack([view.image, scene.draw_soft(view, body)])
-        targets[name] = Target(gradients(blur(pair, sigma_px)), view.usable(sigma_px))
+        targets[name] = Target(gradients(blur(pair, sigma_px)), view.usable(sigma_px) > 0)
     return targets
 
 
@@ -113,42 +63,53 @@ def _mean_pose(scene: Scene, poses: Poses) -> Float64[Tensor, "4 4"]:
     return consensus({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, points)[0].tensor()
 
 
-def _moved(scene: Scene, poses: Poses, rotvec: Tensor, shift: Tensor, together: bool) -> Poses:
-    """Poses after turning each CT part about its centre (or all about their common centre)."""
-    levels = list(poses)
-    centres = torch.stack([scene.parts[level].centre for level in levels])
-    if together:
-        centres = centres.mean(dim=0, keepdim=True)
-    motion = rigid_motion(rotvec, shift, centres).expand(len(levels), 4, 4)
-    return {level: poses[level] @ motion[i] for i, level in enumerate(levels)}
+def moved(scene: Scene, poses: Poses, motion: Float64[Tensor, " p"]) -> Poses:
+    """Poses after each CT part has turned about its centre and moved."""
+    by_level = motion.view(-1, 6)
+    centres = torch.stack([scene.parts[level].centre for level in poses])
+    moves = rigid_motion(by_level[:, :3], by_level[:, 3:], centres)
+    return {level: pose @ move for (level, pose), move in zip(poses.items(), moves, strict=True)}
 
 
 def _stage(
     scene: Scene, poses: Poses, settings: RefinementSettings, *, together: bool, sigma_px: float, steps: int
-) -> Poses:
-    count = 1 if together else len(poses)
-    rotvec = torch.zeros(count, 3, dtype=torch.float64, requires_grad=True)
-    shift = torch.zeros(count, 3, dtype=torch.float64, requires_grad=True)
+) -> tuple[Poses, NormalEquations]:
+    """Minimise at one blur, with pixels no finer than it needs; a step that does not help is tried again shorter."""
+    factor = max(int(sigma_px / _BLUR_A_PIXEL), 1)
+    scene, sigma_px = scene.coarser(factor), sigma_px / factor
+    settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
     targets = make_targets(scene, poses, sigma_px)
-    groups = [
-        {"params": [rotvec], "lr": _RATE_RAD * sigma_px},
-        {"params": [shift], "lr": _RATE_MM * sigma_px},
-    ]
-    optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
+    weight = 0.0 if together else settings.prior_weight
+    spread = body_from_levels([scene.parts[level].centre for level in poses]) if together else None
+    now = normal_equations(scene, poses, targets, sigma_px, settings, weight)
+    if not any(now.similarity.values()):
+        raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
+    damping = _DAMPING
     for _ in range(steps):
-        now = _moved(scene, poses, rotvec, shift, together)
-        found = similarities(scene, now, targets, sigma_px, settings.step_mm)
-        values = [2 * value for views in found.values() for value in views.values()]
-        if not values:
-            raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
-        loss = -torch.stack(values).sum()
-        if not together:
-            loss = loss + settings.prior_weight * relative_motion_prior(scene, now, settings)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        return _moved(scene, poses, rotvec, shift, together)
+        motion = _step(now, damping, spread)
+        there = moved(scene, poses, motion)
+        tried = normal_equations(scene, there, targets, sigma_px, settings, weight)
+        length = float((motion.view(-1, 2, 3) * torch.tensor([[_ARM_MM], [1.0]])).norm(dim=-1).max())
+        if tried.loss < now.loss:
+            poses, now, damping = there, tried, damping / 4
+            if length < _SMALLEST_STEP_MM:
+                break
+        else:
+            damping = max(damping * 6, _DAMPING)
+            if damping > _MOST_DAMPING or length < _SMALLEST_STEP_MM:
+                break
+    return poses, now
+
+
+def _step(now: NormalEquations, damping: float, spread: Float64[Tensor, "p q"] | None) -> Float64[Tensor, " p"]:
+    """The damped Gauss-Newton step, of all levels' parameters."""
+    hessian, gradient = now.hessian, now.gradient
+    if spread is not None:
+        hessian, gradient = spread.T @ hessian @ spread, spread.T @ gradient
+    diagonal = hessian.diagonal()
+    damped = hessian + torch.diag(damping * diagonal + 1e-9 * diagonal.max() + 1e-12)
+    step = -torch.linalg.solve(damped, gradient)
+    return step if spread is None else spread @ step
 
 
 def refine(
@@ -173,9 +134,5 @@ def refine(
     schedule = [(True, *s) for s in settings.one_body_stages] if as_one_body else []
     schedule += [(False, *s) for s in settings.articulated_stages]
     for together, sigma_px, steps in schedule:
-        poses = _stage(scene, poses, settings, together=together, sigma_px=sigma_px, steps=int(steps))
-    sigma_px = settings.articulated_stages[-1][0]
-    with torch.no_grad():
-        found = similarities(scene, poses, make_targets(scene, poses, sigma_px), sigma_px, settings.step_mm)
-    similarity = {level: {view: float(v) for view, v in views.items()} for level, views in found.items()}
-    return Refined({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, similarity)
+        poses, last = _stage(scene, poses, settings, together=together, sigma_px=sigma_px, steps=int(steps))
+    return Refined({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, last.similarity)

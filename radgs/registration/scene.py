@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,9 @@ from radgs.anatomy import SpineTissue
 from radgs.errors import GeometryError
 from radgs.geometry import Camera
 from radgs.images import Volume, Xray
-from radgs.projection import project
+from radgs.projection import project, project_with_jacobian
 
 Box = tuple[int, int, int, int]  # rows from, to, columns from, to; ends excluded
-_MARGIN = 8  # pixels around the predicted vertebrae
 _SOFT_SPACING_MM, _SOFT_STEP_MM = 1.5, 2.0
 
 
@@ -62,6 +62,14 @@ class View:
         filled = mean[tuple(nearest)].astype(np.float32)
         return cls(torch.from_numpy(filled), torch.from_numpy(measured), camera, native * factor)
 
+    def coarser(self, factor: int) -> View:
+        """Means over blocks of ``factor x factor`` pixels."""
+        camera = self.camera.binned(factor)
+        rows, columns = camera.height * factor, camera.width * factor
+        image = F.avg_pool2d(self.image[None, None, :rows, :columns], factor)[0, 0]
+        gaps = F.max_pool2d((~self.measured[None, None, :rows, :columns]).float(), factor)[0, 0]
+        return View(image, gaps == 0, camera, self.pixel_mm * factor)
+
     def usable(self, sigma_px: float) -> Float[Tensor, "H W"]:
         """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
         reach = int(2 * sigma_px) + 2
@@ -97,6 +105,32 @@ class Part:
         size = (y1 - y0, x1 - x0)
         return project(self.values, self.index_from_ct, k, camera_from_ct[None], size, step_mm=step_mm)[0]
 
+    def draw_with_jacobian(
+        self, view: View, world_from_ct: Float64[Tensor, "4 4"], step_mm: float, margin: int
+    ) -> tuple[Box, Float[Tensor, "7 h w"]] | None:
+        """Line integrals and their derivatives by a motion about ``centre``, in a window with an empty margin.
+
+        None where the vertebra is not visible. The margin ends at the image's border.
+        """
+        box = self.window(view, world_from_ct)
+        if is_empty(box):
+            return None
+        y0, y1, x0, x1 = box
+        window = view.camera.window(x0, y0, x1 - x0, y1 - y0)
+        camera_from_ct = (window.camera_from_world.tensor() @ world_from_ct)[None]
+        k, size = torch.from_numpy(window.K.copy())[None], (y1 - y0, x1 - x0)
+        image, jacobian = project_with_jacobian(
+            self.values, self.index_from_ct, k, camera_from_ct, self.centre, size, step_mm=step_mm
+        )
+        wide = (
+            max(0, y0 - margin),
+            min(view.camera.height, y1 + margin),
+            max(0, x0 - margin),
+            min(view.camera.width, x1 + margin),
+        )
+        around = (x0 - wide[2], wide[3] - x1, y0 - wide[0], wide[1] - y1)
+        return wide, F.pad(torch.cat([image, jacobian[0]]), around)
+
 
 def coarse(volume: Volume) -> Volume:
     """Means over blocks in plane, for soft tissue: no finer than the binned X-rays."""
@@ -122,24 +156,13 @@ class Scene:
         with torch.no_grad():
             return self.soft.draw(view, world_from_ct, (0, view.camera.height, 0, view.camera.width), _SOFT_STEP_MM)
 
-    def draw(
-        self, view: View, poses: Mapping[str, Float64[Tensor, "4 4"]], step_mm: float
-    ) -> tuple[Box, Float[Tensor, "h w"], dict[str, Float[Tensor, "h w"]]] | None:
-        """The predicted image in the window around all visible vertebrae, and each vertebra's share of it."""
-        boxes = {level: self.parts[level].window(view, pose) for level, pose in poses.items()}
-        boxes = {level: box for level, box in boxes.items() if not is_empty(box)}
-        if not boxes:
-            return None
-        height, width = view.image.shape
-        y0 = max(0, min(b[0] for b in boxes.values()) - _MARGIN)
-        y1 = min(height, max(b[1] for b in boxes.values()) + _MARGIN)
-        x0 = max(0, min(b[2] for b in boxes.values()) - _MARGIN)
-        x1 = min(width, max(b[3] for b in boxes.values()) + _MARGIN)
-        alone = {}
-        for level, (a, b, c, d) in boxes.items():
-            drawn = self.parts[level].draw(view, poses[level], (a, b, c, d), step_mm)
-            alone[level] = F.pad(drawn, (c - x0, x1 - d, a - y0, y1 - b))
-        return (y0, y1, x0, x1), torch.stack(list(alone.values())).sum(dim=0), alone
+    def coarser(self, factor: int) -> Scene:
+        """The same with larger pixels."""
+        if factor == 1:
+            return self
+        other = copy(self)
+        other.views = {name: view.coarser(factor) for name, view in self.views.items()}
+        return other
 
 
 def blur(images: Float[Tensor, "n H W"], sigma_px: float) -> Float[Tensor, "n H W"]:
@@ -159,25 +182,3 @@ def gradients(images: Float[Tensor, "n H W"]) -> Float[Tensor, "n 2 H W"]:
     """Sobel derivatives along u and v with repeated edges."""
     padded = F.pad(images[:, None], (1, 1, 1, 1), mode="replicate")
     return F.conv2d(padded, torch.stack([_SOBEL, _SOBEL.T])[:, None])
-
-
-def partial_ncc(
-    a: Float[Tensor, "*n H W"],
-    b: Float[Tensor, "*n H W"],
-    nuisance: Float[Tensor, "*n H W"],
-    weight: Float[Tensor, "*#n H W"],
-) -> Float[Tensor, "*n"]:
-    """Correlation of ``a`` and ``b`` over weighted pixels after what ``nuisance`` explains is taken out of both.
-
-    A nuisance that does not match the images explains nothing and changes nothing.
-    """
-    total = weight.sum(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
-
-    def inner(x: Tensor, y: Tensor) -> Tensor:
-        return (x * y * weight).sum(dim=(-2, -1), keepdim=True)
-
-    a, b, nuisance = (x - (x * weight).sum(dim=(-2, -1), keepdim=True) / total for x in (a, b, nuisance))
-    norm = inner(nuisance, nuisance) + 1e-9
-    a = a - nuisance * (inner(a, nuisance) / norm)
-    b = b - nuisance * (inner(b, nuisance) / norm)
-    return (inner(a, b) / torch.sqrt(inner(a, a) * inner(b, b) + 1e-12))[..., 0, 0]
