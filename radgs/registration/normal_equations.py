@@ -24,6 +24,7 @@ from radgs.registration.scene import Box, Scene, View, blur, gradients
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
+_LEAST_CURVATURE = 0.1
 
 Poses = dict[str, Float64[Tensor, "4 4"]]
 
@@ -161,7 +162,11 @@ def correlation(
     still: Float[Tensor, " n"],
     nuisance: Float[Tensor, " n"],
 ) -> tuple[float, Float64[Tensor, " p"], Float64[Tensor, "p p"]]:
-    """Correlation without mean and nuisance; gradient and Gauss-Newton Hessian of one minus it."""
+    """Correlation without mean and nuisance; gradient and Gauss-Newton Hessian of one minus it.
+
+    Where images fit partly, the loss is as much flatter than the plain Gauss-Newton Hessian as the correlation is below
+    one: what is noise to the model pulls nowhere.
+    """
     stacked = torch.cat([moving[None], still[None], nuisance[None], jacobian])
     stacked = stacked - stacked.mean(dim=1, keepdim=True)
     n = stacked[2]
@@ -171,7 +176,8 @@ def correlation(
     length = m.norm().clamp_min(1e-6)
     m, s = m / length, s / s.norm().clamp_min(1e-6)
     j = (j - (j @ m)[:, None] * m) / length
-    return float(m @ s), -(j @ s).double(), (j @ j.T).double()
+    ncc = float(m @ s)
+    return ncc, -(j @ s).double(), max(ncc, _LEAST_CURVATURE) * (j @ j.T).double()
 
 
 def prior_residuals(

@@ -23,7 +23,7 @@ from radgs.registration.normal_equations import NormalEquations, Poses, Target, 
 from radgs.registration.scene import Scene, blur, gradients
 
 _DAMPING = 0.01  # at first, of the Hessian's diagonal
-_MOST_DAMPING = 1e4
+_LEAST_GAIN, _MOST_FAILURES = 2e-3, 2  # of the loss: silhouettes come and go with the pose, so it is never still
 _SMALLEST_STEP_MM = 0.02  # ends a stage
 _BLUR_A_PIXEL = 1.5  # a blur of so many pixels hides what smaller ones would show
 _ARM_MM = 30.0  # a turn moves the rim of a vertebra this many mm a radian
@@ -84,20 +84,20 @@ def _stage(
     now = normal_equations(scene, poses, targets, sigma_px, settings, weight)
     if not any(now.similarity.values()):
         raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
-    damping = _DAMPING
+    damping, failed = _DAMPING, 0
     for _ in range(steps):
         motion = _step(now, damping, spread)
         there = moved(scene, poses, motion)
         tried = normal_equations(scene, there, targets, sigma_px, settings, weight)
         length = float((motion.view(-1, 2, 3) * torch.tensor([[_ARM_MM], [1.0]])).norm(dim=-1).max())
-        if tried.loss < now.loss:
+        gain = now.loss - tried.loss
+        if gain > 0:
             poses, now, damping = there, tried, damping / 4
-            if length < _SMALLEST_STEP_MM:
-                break
         else:
             damping = max(damping * 6, _DAMPING)
-            if damping > _MOST_DAMPING or length < _SMALLEST_STEP_MM:
-                break
+        failed += gain < _LEAST_GAIN
+        if failed >= _MOST_FAILURES or length < _SMALLEST_STEP_MM:
+            break
     return poses, now
 
 
