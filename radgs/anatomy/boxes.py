@@ -33,10 +33,17 @@ class Box:
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes by view and level; and by level, in words, why its name is not certain."""
+    """What was found in the views of a shot.
+
+    Attributes:
+        boxes: by view and level.
+        doubts: by level, in words, why its name is not certain.
+        centres: by level that the detector knows, ``[3]`` in the CT, mm; empty if names are not to be checked with it.
+    """
 
     boxes: dict[str, dict[str, Box]]
     doubts: dict[str, list[str]] = field(default_factory=dict)
+    centres: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class LevelDetector(Protocol):

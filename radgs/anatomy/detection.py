@@ -10,14 +10,17 @@ import numpy as np
 
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
 from radgs.anatomy.decoding import Decoded, decode
-from radgs.anatomy.levels import LEVELS
+from radgs.anatomy.levels import LEVELS, cranio_caudal
+from radgs.anatomy.placing import place_spine
 from radgs.anatomy.tissue import middle
 from radgs.config import Config, YoloSettings
 from radgs.errors import AnatomyError
-from radgs.geometry import Camera, triangulate
+from radgs.geometry import Camera, patient_axes, triangulate
 from radgs.images import Xray, read_cameras, read_json, read_volume, read_xrays, write_json
 
 _SMALLEST_BOX_PX = 3.0
+_MOST_OFF_MM = 10.0
+_FEWEST_FOR_PLACING = 3
 
 
 def locate(
@@ -99,7 +102,8 @@ class TrainedDetector:
         cameras = {view: xray.camera for view, xray in self.xrays.items()}
         candidates = {view: detector.candidates(xray) for view, xray in self.xrays.items()}
         found = decode(cameras, candidates, detector.levels, self.centres)
-        return Detections(found.boxes, naming_doubts(found, self.settings))
+        known = {level: self.centres[level] for level in detector.levels}
+        return Detections(found.boxes, naming_doubts(found, self.settings), known)
 
 
 def naming_doubts(found: Decoded, settings: YoloSettings) -> dict[str, list[str]]:
@@ -171,7 +175,37 @@ def _write_levels(detector: LevelDetector, cameras: Mapping[str, Camera], target
         raise AnatomyError(f"{target}: no vertebra is seen in two views ({reasons or 'no boxes'})")
     for level, entry in located.items():
         entry["doubts"] = found.doubts.get(level, [])
+    if found.centres:
+        _check_with_neighbours(located, not_seen, cameras, found.centres)
     write_json(target, {"levels": located, "not_seen": not_seen})
+
+
+def _check_with_neighbours(
+    located: dict[str, Any],
+    not_seen: dict[str, str],
+    cameras: Mapping[str, Camera],
+    centres: Mapping[str, np.ndarray],
+) -> None:
+    """Doubt levels that are not where the CT's spine puts them; place those missed between or beside found ones."""
+    levels, before = cranio_caudal(centres), {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
+    if len(before) < _FEWEST_FOR_PLACING:
+        return
+    placed = place_spine(before, levels, centres, patient_axes(cameras))
+    for level, centre in before.items():
+        off = float(np.linalg.norm(placed[level] - centre))
+        if off > _MOST_OFF_MM:
+            located[level]["doubts"].append(f"it was found {off:.0f} mm from where its neighbours put it")
+    rows = [levels.index(level) for level in before]
+    for row, level in enumerate(levels):
+        beside = min(abs(row - other) for other in rows) == 1
+        if level not in located and beside and all(camera.sees(placed[level]) for camera in cameras.values()):
+            not_seen.pop(level, None)
+            located[level] = {
+                "views": {},
+                "centre_mm": placed[level].tolist(),
+                "residual_mm": 0.0,
+                "doubts": ["not found itself, placed by its neighbours"],
+            }
 
 
 def read_levels(path: str | Path) -> dict[str, dict[str, Any]]:

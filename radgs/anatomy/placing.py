@@ -1,4 +1,4 @@
-"""Where each vertebra is, from where all of them were found: a spine bends, but not much from one vertebra to the next."""
+"""Where each vertebra is, from where all were found: a spine bends, but not much from one vertebra to the next."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from radgs.geometry import RigidTransform
 
-_REACH_LEVELS = 1.5  # standard deviation of the weight of other levels
-_TYPICAL_ERROR_MM = 5.0  # what is further off than this counts less
+_REACH_LEVELS = 2.5  # standard deviation of the weight of other levels
+_TYPICAL_ERROR_MM = 3.0  # what is further off than this counts less
 _ROUNDS = 5
-_ARM_MM, _PRIOR_WEIGHT = 50.0, 0.1  # the CT lies as the patient does, give or take some 15 degrees
+_ARM_MM, _PRIOR_WEIGHT = 50.0, 0.01  # the CT lies as the patient does, give or take some 20 degrees
 
 
 def place_spine(
