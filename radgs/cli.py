@@ -27,7 +27,7 @@ from radgs.images import (
     read_view_geometry,
     read_xray,
 )
-from radgs.sheets import read_sheets
+from radgs.sheets import patient_levels, read_sheets
 
 app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
 
@@ -70,7 +70,7 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
     """Run one rule's library call with its config, threads and log; a :class:`RadgsError` becomes one line.
 
     Args:
-        snakemake: the object that Snakemake gives to a script.
+        snakemake: the object that Snakemake gives to a script; its param ``levels``, if there, is the patient's.
         action: takes the config and calls the library.
 
     Raises:
@@ -81,7 +81,9 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
     with Path(snakemake.log[0]).open("w") as log:
         sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)
         try:
-            action(load_config(snakemake.config))
+            config = load_config(snakemake.config)
+            levels = snakemake.params.get("levels")
+            action(config.with_levels(levels) if levels else config)
         except _MENDABLE as error:
             log.write(f"{_line(error)}\n")
             sys.__stderr__ and print(f"radgs: {_line(error)}", file=sys.__stderr__)
@@ -128,7 +130,8 @@ def _problems(
     for row in patients.values():
         made = any(is_made(row[column]) for column in ("ct", "labels"))
         if not made and attempt(row["ct"], read_ct) and segmentation.backend == "provided":
-            attempt(row["labels"], partial(_read_labels, row["ct"], config=config))
+            levels = patient_levels(row, config)
+            attempt(row["labels"], partial(_read_labels, row["ct"], config=config.with_levels(levels)))
     for row in xrays:
         if not is_made(row["image"]):
             image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))

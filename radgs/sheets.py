@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from radgs.config import Config
 from radgs.errors import ConfigError
 
 _ID = re.compile(r"[A-Za-z0-9-]+")
-_PATIENT_COLUMNS = ("patient", "ct", "labels", "note")
+_PATIENT_COLUMNS = ("patient", "ct", "labels", "levels", "note")
 _XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
 _REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
 _RESERVED = ("crops", "anchors")
@@ -49,6 +50,11 @@ def _read_sheet(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
+def patient_levels(row: Mapping[str, str], config: Config) -> list[str]:
+    """The levels to register in a patient: those of its row of ``patients.tsv``, else the config's."""
+    return row["levels"].split() or list(config.levels)
+
+
 def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[str, str]]]:
     """Read ``patients.tsv`` (by patient) and ``xrays.tsv``.
 
@@ -60,6 +66,10 @@ def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[st
         if row["patient"] in patients:
             raise ConfigError(f"{config.patients}: patient {row['patient']} stands twice")
         patients[row["patient"]] = row
+        try:
+            config.with_levels(patient_levels(row, config))
+        except ConfigError as error:
+            raise ConfigError(f"{config.patients}: patient {row['patient']}: {error}") from None
     if not patients:
         raise ConfigError(f"{config.patients}: holds no patient")
     xrays = _read_sheet(config.xrays, _XRAY_COLUMNS)

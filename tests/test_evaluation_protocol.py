@@ -1,6 +1,7 @@
 """The protocol on results written by hand, so that every number is known before the code runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from radgs.evaluation.protocol import averaged_over_voxels
 from radgs.geometry import RigidTransform
 from radgs.images import Volume, write_json, write_transforms, write_volume
 
-CONFIG = load_config({"levels": ["L1", "L2", "L3", "L4"], "evaluation": {"points": 50}})
+LEVELS = ["L1", "L2", "L3", "L4"]
+CONFIG = load_config({"evaluation": {"points": 50}})
 QUARTER = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
 TRUTH = RigidTransform.from_rotation_translation(QUARTER, [7, -3, 12])
 
@@ -53,12 +55,12 @@ def shot(tmp_path, ap_camera, la_camera):
     write_json(folder / "L3" / "verdict.json", {"verdict": "rejected", "probability": 0.0, "reasons": ["not seen"]})
     patient = tmp_path / "patients" / "p1"
     return EvaluatedShot(
-        "p1", "s1", folder, tmp_path / "truth.json", patient / "vertebrae.nii.gz", patient / "ct.nii.gz"
+        "p1", "s1", folder, tmp_path / "truth.json", patient / "vertebrae.nii.gz", patient / "ct.nii.gz", LEVELS
     )
 
 
-def evaluate(shot, tmp_path, config=CONFIG):
-    evaluate_registrations([shot], tmp_path / "e" / "r.csv", tmp_path / "e" / "summary.json", config)
+def evaluate(shot, tmp_path):
+    evaluate_registrations([shot], tmp_path / "e" / "r.csv", tmp_path / "e" / "summary.json", CONFIG)
     return pd.read_csv(tmp_path / "e" / "r.csv"), json.loads((tmp_path / "e" / "summary.json").read_text())
 
 
@@ -188,7 +190,7 @@ def test_what_cannot_be_evaluated_is_one_line_and_nothing_is_written(shot, tmp_p
 def test_a_truth_for_a_level_that_the_ct_lacks_is_refused(shot, tmp_path):
     write_transforms(shot.truth, {"L5": TRUTH})
     with pytest.raises(AnatomyError, match=r"vertebrae\.nii\.gz: L5 is not in it"):
-        evaluate(shot, tmp_path, load_config({"levels": ["L1", "L5"]}))
+        evaluate(replace(shot, levels=["L1", "L5"]), tmp_path)
 
 
 def test_nothing_to_evaluate_is_said(shot, tmp_path):

@@ -54,6 +54,7 @@ class EvaluatedShot:
         truth: JSON of ``world_from_ct`` per level, see :func:`radgs.images.read_transforms`.
         vertebrae: the patient's label map.
         ct: the patient's CT; its crops lie beside it, in ``crops/{level}_excess.nii.gz``.
+        levels: those to be registered in this patient.
     """
 
     patient: str
@@ -62,6 +63,7 @@ class EvaluatedShot:
     truth: Path
     vertebrae: Path
     ct: Path
+    levels: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def evaluate_registrations(
 ) -> None:
     """Measure every registration that has a truth and write ``registrations.csv`` and ``summary.json``.
 
-    Every level of ``config.levels`` with a truth is a row, found or not; so is any other level with a truth and a
+    Every level of a shot's ``levels`` with a truth is a row, found or not; so is any other level with a truth and a
     result. Both files are written or neither. The keys of the summary are those of :func:`summary_of`; without any
     shot, as with a real patient, the table is empty and the summary says ``{"n": 0}``.
 
@@ -113,8 +115,8 @@ def evaluate_registrations(
     reconstructions: dict[str, list[VolumeMetrics]] = {kind: [] for kind in _RECONSTRUCTIONS}
     for shot in shots:
         truth, labels = read_transforms(shot.truth), read_volume(shot.vertebrae)
-        points = _points(shot, labels, _levels(shot, truth, config), config)
-        unregistered = _unregistered(shot, labels, config)
+        points = _points(shot, labels, _levels(shot, truth), config)
+        unregistered = _unregistered(shot, labels)
         for level, fixed in points.items():
             rows.append(_row(shot, level, truth[level], fixed, unregistered))
             for kind, metrics in _reconstructions(shot, level, truth[level]).items():
@@ -159,9 +161,9 @@ def summary_of(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _levels(shot: EvaluatedShot, truth: dict[str, RigidTransform], config: Config) -> list[str]:
+def _levels(shot: EvaluatedShot, truth: dict[str, RigidTransform]) -> list[str]:
     with_result = {path.parent.name for path in Path(shot.folder).glob("*/verdict.json")}
-    return [level for level in truth if level in config.levels or level in with_result]
+    return [level for level in truth if level in shot.levels or level in with_result]
 
 
 def _points(
@@ -182,11 +184,11 @@ def _mask(labels: Volume, level: str) -> Volume:
     return labels.with_array(labels.array == LEVELS[level])
 
 
-def _unregistered(shot: EvaluatedShot, labels: Volume, config: Config) -> RigidTransform:
+def _unregistered(shot: EvaluatedShot, labels: Volume) -> RigidTransform:
     """``world_from_ct`` before anything is known: all target levels' centroid at the origin, nominal axes."""
-    wanted = np.isin(labels.array, [LEVELS[level] for level in config.levels if level in LEVELS])
+    wanted = np.isin(labels.array, [LEVELS[level] for level in shot.levels])
     if not wanted.any():
-        raise AnatomyError(f"{shot.vertebrae}: holds none of the levels {', '.join(config.levels)}")
+        raise AnatomyError(f"{shot.vertebrae}: holds none of the levels {', '.join(shot.levels)}")
     centroid = labels.points(np.argwhere(wanted)[:, ::-1].mean(axis=0))
     axes = patient_axes(read_cameras(Path(shot.folder) / "cameras.json"))
     return RigidTransform.from_rotation_translation(axes, -axes @ centroid)

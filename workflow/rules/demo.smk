@@ -42,7 +42,8 @@ if DEMO_SHOTS:
             mem_mb=4000,
         params:
             shots=DEMO_SHOTS,
-            settings=settings("demo", "levels"),
+            levels=patient_levels(PATIENTS["demo"], CONFIG),
+            settings=settings("demo"),
             code=code("simulation"),
         script:
             "../scripts/demo_shots.py"
