@@ -28,11 +28,15 @@ from radgs.images import (
     read_xray,
 )
 from radgs.sheets import patient_levels, read_sheets
+from radgs.simulation import demo_shot_files
 
 app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
 
 # What a user can mend: bad input, a full disk, a file that may not be read, too little memory.
 _MENDABLE = (RadgsError, OSError, MemoryError)
+
+
+_FILE_COLUMNS = ("ct", "labels", "image", "geometry", "truth", "boxes")
 
 
 def _line(error: BaseException) -> str:
@@ -107,6 +111,13 @@ def _read_boxes(boxes: str, images: Mapping[str, str], _: str) -> None:
     ProvidedBoxes(boxes, images).detect()
 
 
+def _made_by_rules(config: Config, xrays: list[dict[str, str]]) -> set[Path]:
+    """The demo's files: a fresh clone does not have them."""
+    folder = config.results / "demo"
+    shots = sorted({row["shot"] for row in xrays if row["patient"] == "demo"})
+    return {folder / "ct.nii.gz", folder / "labels.nii.gz", *demo_shot_files(folder, folder / "truth", shots)}
+
+
 def _problems(
     config: Config, patients: Mapping[str, dict[str, str]], xrays: list[dict[str, str]]
 ) -> list[tuple[str, str]]:
@@ -120,23 +131,25 @@ def _problems(
             return False
         return True
 
+    made = _made_by_rules(config, xrays)
+
     def is_made(file: str) -> bool:
-        return bool(file) and Path(file).is_relative_to(config.results)
+        return bool(file) and Path(file) in made
 
     segmentation = config.segmentation
     if segmentation.backend == "totalsegmentator":
         weights = segmentation.totalsegmentator.weights
         attempt(str(weights or "weights"), lambda _: required_weights(segmentation.totalsegmentator))
     for row in patients.values():
-        made = any(is_made(row[column]) for column in ("ct", "labels"))
-        if not made and attempt(row["ct"], read_ct) and segmentation.backend == "provided":
+        readable = not is_made(row["ct"]) and attempt(row["ct"], read_ct)
+        if readable and not is_made(row["labels"]) and segmentation.backend == "provided":
             levels = patient_levels(row, config)
             attempt(row["labels"], partial(_read_labels, row["ct"], config=config.with_levels(levels)))
     for row in xrays:
         if not is_made(row["image"]):
             image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))
-            geometry = attempt(row["geometry"], read_view_geometry)
-            if image and geometry:
+            geometry = is_made(row["geometry"]) or attempt(row["geometry"], read_view_geometry)
+            if image and geometry and not is_made(row["geometry"]):
                 attempt(row["image"], partial(read_xray, row["view"], geometry=row["geometry"]))
     if config.detection.backend == "provided":
         for boxes in sorted({row["boxes"] for row in xrays if not is_made(row["boxes"])}):
@@ -155,7 +168,8 @@ def _problems(
 def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("config/config.yaml")) -> None:
     """Read both sheets and every file behind them and say all problems at once."""
     settings = load_config(config)
-    problems = _problems(settings, *read_sheets(settings))
+    patients, xrays = read_sheets(settings)
+    problems = _problems(settings, patients, xrays)
     if problems:
         table = Table("file", "what is wrong")
         for problem in problems:
@@ -163,6 +177,10 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
         Console(stderr=True).print(table)
         raise typer.Exit(2)
     Console().print("both sheets and every file behind them can be used")
+    named = {Path(row[c]) for row in [*patients.values(), *xrays] for c in row if c in _FILE_COLUMNS and row[c]}
+    made = len(named & _made_by_rules(settings, xrays))
+    if made:
+        Console().print(f"{made} files of the demo are made by the workflow and were not looked at")
 
 
 @app.command()

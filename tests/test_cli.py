@@ -1,7 +1,9 @@
 """The command line: one line or one table, exit code 2 when something is wrong."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from radgs.errors import ConfigError
 from radgs.images import read_ct, write_json, write_volume
 from radgs.sheets import read_sheets
 from tests.dicom_files import ct_values, save, write_series, xa_image
+
+ROOT = Path(__file__).parents[1]
 
 
 def radgs(*arguments, cwd=None):
@@ -73,6 +77,21 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "source_to_detector_mm" in done.stderr.replace("\n", "")
+
+
+def test_check_in_a_fresh_clone_passes_over_the_demos_files_only_and_counts_them(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    done = radgs("check", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "27 files of the demo are made by the workflow and were not looked at" in done.stdout
+    patients = tmp_path / "config/patients.tsv"
+    patients.write_text(patients.read_text().replace("demo/ct.nii", "demo/cct.nii"))
+    xrays = tmp_path / "config/xrays.tsv"
+    xrays.write_text(xrays.read_text().replace("demo/s1/AP.png", "demo/s1/APP.png"))
+    done = radgs("check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "results/demo/cct.nii.gz" in done.stderr
+    assert "results/demo/s1/APP.png" in done.stderr
 
 
 SHEET = "patient\tshot\tview\timage\tgeometry\tboxes\ttruth\n"

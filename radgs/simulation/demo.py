@@ -79,6 +79,12 @@ def fetch_demo_ct(ct: str | Path, labels: str | Path, cache: str | Path) -> None
         write_volume(ct, volume.with_array(np.round(volume.array.astype(np.float32)).astype(np.int16)))
 
 
+def demo_shot_files(folder: Path, truth_folder: Path, shots: Sequence[str]) -> list[Path]:
+    """What :func:`make_demo_shots` writes."""
+    names = ("AP.png", "LA.png", "cameras.json", "boxes.json")
+    return [folder / shot / name for shot in shots for name in names] + [truth_folder / f"{s}.json" for s in shots]
+
+
 def make_demo_shots(
     ct: str | Path,
     labels: str | Path,

@@ -4,6 +4,7 @@ from pathlib import Path
 from radgs.anatomy import required_weights
 from radgs.config import load_config
 from radgs.sheets import patient_levels, read_sheets
+from radgs.simulation import demo_shot_files
 
 CONFIG = load_config(config)
 RESULTS = CONFIG.results
