@@ -264,6 +264,17 @@ def test_the_shipped_schema_is_that_of_the_settings(tmp_path):
     assert (tmp_path / "schema.json").read_text() == (ROOT / "workflow/schemas/config.schema.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "results"), [([], "results"), (["--configfile", "config/paper.yaml"], "results-paper")]
+)
+def test_the_shipped_configs_plan_the_whole_demo_each_in_its_own_folder(tmp_path, arguments, results):
+    for folder in ("config", "resources"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    done = snakemake(tmp_path, "--dry-run", f"{results}/report.html", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"output: {results}/demo/ct.nii.gz" in done.stdout + done.stderr
+
+
 def test_shipped_configs_are_valid():
     for path in sorted((ROOT / "config").glob("*.yaml")):
         load_config(yaml.safe_load(path.read_text()))
