@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -27,8 +28,8 @@ from radgs.images import (
     read_view_geometry,
     read_xray,
 )
-from radgs.sheets import patient_levels, read_sheets
-from radgs.simulation import demo_shot_files
+from radgs.sheets import PATIENT_COLUMNS, XRAY_COLUMNS, patient_levels, read_sheets
+from radgs.simulation import demo_shot_files, simulate_shots
 
 app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
 
@@ -36,6 +37,7 @@ app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated
 _MENDABLE = (RadgsError, OSError, MemoryError)
 
 
+_CONFIG = Path("config/config.yaml")
 _FILE_COLUMNS = ("ct", "labels", "image", "geometry", "truth", "boxes")
 
 
@@ -165,7 +167,7 @@ def _problems(
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("config/config.yaml")) -> None:
+def check(config: Annotated[Path, typer.Option(help="the config file")] = _CONFIG) -> None:
     """Read both sheets and every file behind them and say all problems at once."""
     settings = load_config(config)
     patients, xrays = read_sheets(settings)
@@ -181,6 +183,46 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
     made = len(named & _made_by_rules(settings, xrays))
     if made:
         Console().print(f"{made} files of the demo are made by the workflow and were not looked at")
+
+
+@app.command()
+def simulate(
+    ct: Annotated[Path, typer.Argument(help="in HU: a folder of DICOM, or a file")],
+    labels: Annotated[Path, typer.Argument(help="its vertebrae, numbered as segmentation.numbering says")],
+    out: Annotated[Path, typer.Option(help="folder to write; its name becomes the patient's")],
+    levels: Annotated[str, typer.Option(help="as 'T12 L1 L2'; else those of the config")] = "",
+    shots: Annotated[int | None, typer.Option(min=1, help="how many; else demo.shots")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="else demo.seed")] = None,
+    config: Annotated[Path, typer.Option(help="the config file; demo sets C-arm, motion and noise")] = _CONFIG,
+) -> None:
+    """Simulate X-rays of a CT, with their truth, and print the lines for both sheets.
+
+    A way to try a CT of one's own before there are X-rays of the patient.
+    """
+    settings = load_config(config)
+    settings = settings.with_levels(levels.split() or settings.levels)
+    if seed is not None:
+        settings = settings.model_copy(update={"demo": settings.demo.model_copy(update={"seed": seed})})
+    names = [f"s{number}" for number in range(1, (shots or settings.demo.shots) + 1)]
+    volume = read_ct(ct)
+    labelled = ProvidedLabels(labels, settings.segmentation.numbering).segment(volume)
+    simulate_shots(volume, labelled, out, out / "truth", names, settings)
+    patient = re.sub("[^A-Za-z0-9-]+", "-", out.resolve().name)
+    note = "The X-rays are simulated from the CT."
+    views = [
+        (patient, shot, view, *(out / shot / name for name in (f"{view}.png", "cameras.json")), truth, boxes)
+        for shot in names
+        for truth, boxes in [(out / "truth" / f"{shot}.json", out / shot / "boxes.json")]
+        for view in ("AP", "LA")
+    ]
+    _print_lines(settings.patients, PATIENT_COLUMNS, [(patient, ct, labels, " ".join(settings.levels), note)])
+    _print_lines(settings.xrays, XRAY_COLUMNS, views)
+
+
+def _print_lines(sheet: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(f"# for {sheet}")  # noqa: T201
+    for row in (columns, *rows):
+        print("\t".join(map(str, row)))  # noqa: T201
 
 
 @app.command()

@@ -10,8 +10,8 @@ from radgs.config import Config
 from radgs.errors import ConfigError
 
 _ID = re.compile(r"[A-Za-z0-9-]+")
-_PATIENT_COLUMNS = ("patient", "ct", "labels", "levels", "note")
-_XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
+PATIENT_COLUMNS = ("patient", "ct", "labels", "levels", "note")
+XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
 _REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
 _RESERVED = ("crops", "anchors")
 
@@ -62,7 +62,7 @@ def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[st
         ConfigError: a column, an id or a view is missing, wrong or twice.
     """
     patients: dict[str, dict[str, str]] = {}
-    for row in _read_sheet(config.patients, _PATIENT_COLUMNS, config.results):
+    for row in _read_sheet(config.patients, PATIENT_COLUMNS, config.results):
         if row["patient"] in patients:
             raise ConfigError(f"{config.patients}: patient {row['patient']} stands twice")
         patients[row["patient"]] = row
@@ -72,7 +72,7 @@ def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[st
             raise ConfigError(f"{config.patients}: patient {row['patient']}: {error}") from None
     if not patients:
         raise ConfigError(f"{config.patients}: holds no patient")
-    xrays = _read_sheet(config.xrays, _XRAY_COLUMNS, config.results)
+    xrays = _read_sheet(config.xrays, XRAY_COLUMNS, config.results)
     seen = set()
     for row in xrays:
         key = row["patient"], row["shot"], row["view"]

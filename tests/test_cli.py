@@ -10,9 +10,10 @@ import pytest
 
 from radgs.config import Config
 from radgs.errors import ConfigError
-from radgs.images import read_ct, write_json, write_volume
+from radgs.images import read_ct, read_transforms, write_json, write_volume
 from radgs.sheets import read_sheets
 from tests.dicom_files import ct_values, save, write_series, xa_image
+from tests.phantoms import block_spine
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,6 +93,30 @@ def test_check_in_a_fresh_clone_passes_over_the_demos_files_only_and_counts_them
     assert done.returncode == 2
     assert "results/demo/cct.nii.gz" in done.stderr
     assert "results/demo/s1/APP.png" in done.stderr
+
+
+def test_simulated_x_rays_of_a_ct_go_straight_into_the_sheets(tmp_path):
+    (tmp_path / "data/mine").mkdir(parents=True)
+    for name, volume in zip(("ct", "labels"), block_spine(), strict=True):
+        write_volume(tmp_path / f"data/mine/{name}.nii.gz", volume)
+    shutil.copy(ROOT / "tests/tiny.yaml", tmp_path / "config.yaml")
+    given = ["data/mine/ct.nii.gz", "data/mine/labels.nii.gz", "--config", "config.yaml", "--levels", "L1 L2"]
+    done = radgs("simulate", *given, "--shots", "2", "--out", "data/mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    patients, xrays = done.stdout.split("# for ")[1:]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/patients.tsv").write_text(patients.partition("\n")[2])
+    (tmp_path / "config/xrays.tsv").write_text(xrays.partition("\n")[2])
+    checked = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    sheets = read_sheets(Config(patients=tmp_path / "config/patients.tsv", xrays=tmp_path / "config/xrays.tsv"))
+    assert sheets[0]["mine"]["levels"] == "L1 L2"
+    assert [(row["shot"], row["view"]) for row in sheets[1]] == [("s1", "AP"), ("s1", "LA"), ("s2", "AP"), ("s2", "LA")]
+    assert set(read_transforms(tmp_path / "data/mine/truth/s2.json")) == {"T12", "L1", "L2"}
+    first = (tmp_path / "data/mine/s1/AP.png").read_bytes()
+    again = radgs("simulate", *given, "--seed", "7", "--shots", "1", "--out", "data/other", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "data/other/s1/AP.png").read_bytes() != first
 
 
 SHEET = "patient\tshot\tview\timage\tgeometry\tboxes\ttruth\n"
@@ -175,7 +200,7 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     assert "CT-assisted" not in done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "schema", "summary"])
+@pytest.mark.parametrize("command", ["check", "schema", "simulate", "summary"])
 def test_every_command_explains_itself(command):
     done = radgs(command, "--help")
     assert done.returncode == 0
