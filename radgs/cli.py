@@ -232,9 +232,11 @@ def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/s
     if not isinstance(found, dict) or "n" not in found:
         raise RadgsError(f"{path}: not the summary.json of an evaluation")
     if not found["n"]:
-        Console().print("no true pose is known, so there is nothing to sum up")
+        Console().print("there is no registration whose true pose is known, so there is nothing to sum up")
         return
     rows = [("registrations", str(found["n"]))]
+    if out := found.get("not_registered"):
+        rows.append(("not registered: cut by the CT; outside the images", f"{out['cut']}; {out['outside']}"))
     for key, name in (
         ("unregistered_mtre_mm", "mTRE before detection"),
         ("start_mtre_mm", "mTRE at the start (CT at the detected centre)"),

@@ -172,7 +172,7 @@ def test_a_summary_without_truth_and_what_is_no_summary(tmp_path):
     write_json(tmp_path / "summary.json", {"n": 0})
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 0
-    assert "no true pose" in done.stdout
+    assert "nothing to sum up" in done.stdout
     write_json(tmp_path / "summary.json", [1])
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 2
@@ -184,6 +184,7 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     success = {"value": 0.95, "low": 0.76, "high": 0.99}
     summary = {
         "n": 20,
+        "not_registered": {"cut": 3, "outside": 1},
         **dict.fromkeys(("unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm"), block),
         **dict.fromkeys(("success_2mm", "success_1mm", "better_than_start_regm"), success),
         "accepted": {"count": 18, "fraction": 0.9},
@@ -195,6 +196,7 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     write_json(tmp_path / "summary.json", summary)
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 0, done.stderr
+    assert "| not registered: cut by the CT; outside the images | 3; 1 |" in done.stdout
     assert "| success at 2 mm | 95.0 % (76.0-99.0) |" in done.stdout
     assert "0.42; 0.50 ± 0.10; 0.90 mm" in done.stdout
     assert "CT-assisted" not in done.stdout

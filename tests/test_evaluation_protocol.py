@@ -68,7 +68,7 @@ def test_each_target_is_a_row_with_the_errors_it_was_given(shot, tmp_path):
     table, _ = evaluate(shot, tmp_path)
     assert table.columns.tolist() == [
         "patient", "shot", "level", "unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm",
-        "verdict", "probability", "seconds", "labels",
+        "verdict", "probability", "seconds", "labels", "excluded",
     ]  # fmt: skip
     assert table["level"].tolist() == ["L1", "L2", "L3", "L4"]  # T5 has a truth, but nobody asked for it
     np.testing.assert_allclose(table["start_mtre_mm"], [8, 4, np.nan, np.nan], atol=1e-5)
@@ -94,6 +94,45 @@ def test_a_level_without_a_pose_is_a_failure_and_a_wrong_accepted_one_a_false_ac
     assert summary["seconds_per_registration"] == pytest.approx(3)
     assert summary["xray_only"] is None
     assert summary["ct_assisted"] is None
+
+
+def test_a_level_that_the_ct_cuts_or_less_than_two_images_show_is_no_registration(shot, tmp_path):
+    verdict = {"verdict": "rejected", "probability": 0.0, "reasons": [], "labels": "cut"}
+    write_json(shot.folder / "L3" / "verdict.json", verdict)
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, 2000])
+    write_transforms(shot.truth, {**dict.fromkeys(["L1", "L2", "L3"], TRUTH), "L4": away @ TRUTH})
+    table, summary = evaluate(shot, tmp_path)
+    assert table["excluded"].fillna("").tolist() == ["", "", "cut", "outside"]
+    assert (summary["n"], summary["not_registered"]) == (2, {"cut": 1, "outside": 1})
+    assert summary["success_2mm"]["value"] == 0.5
+    assert summary["accepted"] == {"count": 2, "fraction": 1.0}
+    assert summary["unregistered_mtre_mm"]["n"] == 2
+
+
+def test_a_level_that_two_images_show_and_nobody_found_stays_a_failure(shot, tmp_path):
+    table, summary = evaluate(shot, tmp_path)
+    assert table["excluded"].isna().all()
+    assert summary["not_registered"] == {"cut": 0, "outside": 0}
+    assert summary["success_2mm"]["value"] == 0.25
+
+
+def test_a_pose_counts_wherever_its_vertebra_is(shot, tmp_path):
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, 2000])
+    write_transforms(shot.truth, {"L1": away @ TRUTH})
+    table, summary = evaluate(shot, tmp_path)
+    assert table["excluded"].isna().all()
+    assert (summary["n"], summary["success_2mm"]["value"]) == (1, 0.0)
+
+
+def test_when_nothing_could_be_registered_the_summary_says_only_that(shot, tmp_path):
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, 2000])
+    write_transforms(shot.truth, {"L4": away @ TRUTH})
+    assert evaluate(shot, tmp_path)[1] == {
+        "n": 0,
+        "not_registered": {"cut": 0, "outside": 1},
+        "xray_only": None,
+        "ct_assisted": None,
+    }
 
 
 def test_rejecting_the_wrong_one_ends_the_false_accept(shot, tmp_path):

@@ -166,6 +166,7 @@ def test_a_cut_level_is_not_registered_and_a_suspect_one_is_marked_to_the_end(fi
     audit["levels"]["T12"] |= {"status": "cut", "reasons": ["cut by the border of the CT"]}
     audit["levels"]["L1"] |= {"status": "suspect", "reasons": ["2 % of it lie apart from the rest"]}
     write_json(patient / "vertebrae.json", audit)
+    write_json(shot / "T9/verdict.json", {"verdict": "accepted"})  # of an earlier run with other levels
     config = load_config(finished / "config/config.yaml")
     places = ("crops/{}_excess.nii.gz", "crops/{}_mask.nii.gz", "anchors/{}.ply")
     register_shot(
@@ -190,6 +191,8 @@ def test_a_cut_level_is_not_registered_and_a_suspect_one_is_marked_to_the_end(fi
     table = pd.read_csv(tmp_path / "r.csv").set_index("level")
     assert table["labels"].to_dict() == {"T12": "cut", "L1": "suspect"}
     assert table["verdict"]["T12"] == "rejected"
+    assert read_json(tmp_path / "s.json")["not_registered"] == {"cut": 1, "outside": 0}
+    assert not (shot / "T9").exists()
     assert table["verdict"]["L1"] != "accepted"
     write_report(
         tmp_path / "results", [("tiny", "s1")], {}, tmp_path / "r.csv", tmp_path / "s.json", tmp_path / "page.html"
