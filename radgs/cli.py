@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -27,12 +28,17 @@ from radgs.images import (
     read_view_geometry,
     read_xray,
 )
-from radgs.sheets import read_sheets
+from radgs.sheets import PATIENT_COLUMNS, XRAY_COLUMNS, patient_levels, read_sheets
+from radgs.simulation import demo_shot_files, simulate_shots
 
 app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
 
 # What a user can mend: bad input, a full disk, a file that may not be read, too little memory.
 _MENDABLE = (RadgsError, OSError, MemoryError)
+
+
+_CONFIG = Path("config/config.yaml")
+_FILE_COLUMNS = ("ct", "labels", "image", "geometry", "truth", "boxes")
 
 
 def _line(error: BaseException) -> str:
@@ -70,7 +76,7 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
     """Run one rule's library call with its config, threads and log; a :class:`RadgsError` becomes one line.
 
     Args:
-        snakemake: the object that Snakemake gives to a script.
+        snakemake: the object that Snakemake gives to a script; its param ``levels``, if there, is the patient's.
         action: takes the config and calls the library.
 
     Raises:
@@ -81,7 +87,9 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
     with Path(snakemake.log[0]).open("w") as log:
         sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)
         try:
-            action(load_config(snakemake.config))
+            config = load_config(snakemake.config)
+            levels = snakemake.params.get("levels")
+            action(config.with_levels(levels) if levels else config)
         except _MENDABLE as error:
             log.write(f"{_line(error)}\n")
             sys.__stderr__ and print(f"radgs: {_line(error)}", file=sys.__stderr__)
@@ -105,6 +113,13 @@ def _read_boxes(boxes: str, images: Mapping[str, str], _: str) -> None:
     ProvidedBoxes(boxes, images).detect()
 
 
+def _made_by_rules(config: Config, xrays: list[dict[str, str]]) -> set[Path]:
+    """The demo's files: a fresh clone does not have them."""
+    folder = config.results / "demo"
+    shots = sorted({row["shot"] for row in xrays if row["patient"] == "demo"})
+    return {folder / "ct.nii.gz", folder / "labels.nii.gz", *demo_shot_files(folder, folder / "truth", shots)}
+
+
 def _problems(
     config: Config, patients: Mapping[str, dict[str, str]], xrays: list[dict[str, str]]
 ) -> list[tuple[str, str]]:
@@ -118,22 +133,25 @@ def _problems(
             return False
         return True
 
+    made = _made_by_rules(config, xrays)
+
     def is_made(file: str) -> bool:
-        return bool(file) and Path(file).is_relative_to(config.results)
+        return bool(file) and Path(file) in made
 
     segmentation = config.segmentation
     if segmentation.backend == "totalsegmentator":
         weights = segmentation.totalsegmentator.weights
         attempt(str(weights or "weights"), lambda _: required_weights(segmentation.totalsegmentator))
     for row in patients.values():
-        made = any(is_made(row[column]) for column in ("ct", "labels"))
-        if not made and attempt(row["ct"], read_ct) and segmentation.backend == "provided":
-            attempt(row["labels"], partial(_read_labels, row["ct"], config=config))
+        readable = not is_made(row["ct"]) and attempt(row["ct"], read_ct)
+        if readable and not is_made(row["labels"]) and segmentation.backend == "provided":
+            levels = patient_levels(row, config)
+            attempt(row["labels"], partial(_read_labels, row["ct"], config=config.with_levels(levels)))
     for row in xrays:
         if not is_made(row["image"]):
             image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))
-            geometry = attempt(row["geometry"], read_view_geometry)
-            if image and geometry:
+            geometry = is_made(row["geometry"]) or attempt(row["geometry"], read_view_geometry)
+            if image and geometry and not is_made(row["geometry"]):
                 attempt(row["image"], partial(read_xray, row["view"], geometry=row["geometry"]))
     if config.detection.backend == "provided":
         for boxes in sorted({row["boxes"] for row in xrays if not is_made(row["boxes"])}):
@@ -149,10 +167,11 @@ def _problems(
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("config/config.yaml")) -> None:
+def check(config: Annotated[Path, typer.Option(help="the config file")] = _CONFIG) -> None:
     """Read both sheets and every file behind them and say all problems at once."""
     settings = load_config(config)
-    problems = _problems(settings, *read_sheets(settings))
+    patients, xrays = read_sheets(settings)
+    problems = _problems(settings, patients, xrays)
     if problems:
         table = Table("file", "what is wrong")
         for problem in problems:
@@ -160,6 +179,50 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = Path("
         Console(stderr=True).print(table)
         raise typer.Exit(2)
     Console().print("both sheets and every file behind them can be used")
+    named = {Path(row[c]) for row in [*patients.values(), *xrays] for c in row if c in _FILE_COLUMNS and row[c]}
+    made = len(named & _made_by_rules(settings, xrays))
+    if made:
+        Console().print(f"{made} files of the demo are made by the workflow and were not looked at")
+
+
+@app.command()
+def simulate(
+    ct: Annotated[Path, typer.Argument(help="in HU: a folder of DICOM, or a file")],
+    labels: Annotated[Path, typer.Argument(help="its vertebrae, numbered as segmentation.numbering says")],
+    out: Annotated[Path, typer.Option(help="folder to write; its name becomes the patient's")],
+    levels: Annotated[str, typer.Option(help="as 'T12 L1 L2'; else those of the config")] = "",
+    shots: Annotated[int | None, typer.Option(min=1, help="how many; else demo.shots")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="else demo.seed")] = None,
+    config: Annotated[Path, typer.Option(help="the config file; demo sets C-arm, motion and noise")] = _CONFIG,
+) -> None:
+    """Simulate X-rays of a CT, with their truth, and print the lines for both sheets.
+
+    A way to try a CT of one's own before there are X-rays of the patient.
+    """
+    settings = load_config(config)
+    settings = settings.with_levels(levels.split() or settings.levels)
+    if seed is not None:
+        settings = settings.model_copy(update={"demo": settings.demo.model_copy(update={"seed": seed})})
+    names = [f"s{number}" for number in range(1, (shots or settings.demo.shots) + 1)]
+    volume = read_ct(ct)
+    labelled = ProvidedLabels(labels, settings.segmentation.numbering).segment(volume)
+    simulate_shots(volume, labelled, out, out / "truth", names, settings)
+    patient = re.sub("[^A-Za-z0-9-]+", "-", out.resolve().name)
+    note = "The X-rays are simulated from the CT."
+    views = [
+        (patient, shot, view, *(out / shot / name for name in (f"{view}.png", "cameras.json")), truth, boxes)
+        for shot in names
+        for truth, boxes in [(out / "truth" / f"{shot}.json", out / shot / "boxes.json")]
+        for view in ("AP", "LA")
+    ]
+    _print_lines(settings.patients, PATIENT_COLUMNS, [(patient, ct, labels, " ".join(settings.levels), note)])
+    _print_lines(settings.xrays, XRAY_COLUMNS, views)
+
+
+def _print_lines(sheet: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(f"# for {sheet}")  # noqa: T201
+    for row in (columns, *rows):
+        print("\t".join(map(str, row)))  # noqa: T201
 
 
 @app.command()
@@ -169,9 +232,11 @@ def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/s
     if not isinstance(found, dict) or "n" not in found:
         raise RadgsError(f"{path}: not the summary.json of an evaluation")
     if not found["n"]:
-        Console().print("no true pose is known, so there is nothing to sum up")
+        Console().print("there is no registration whose true pose is known, so there is nothing to sum up")
         return
     rows = [("registrations", str(found["n"]))]
+    if out := found.get("not_registered"):
+        rows.append(("not registered: cut by the CT; outside the images", f"{out['cut']}; {out['outside']}"))
     for key, name in (
         ("unregistered_mtre_mm", "mTRE before detection"),
         ("start_mtre_mm", "mTRE at the start (CT at the detected centre)"),

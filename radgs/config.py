@@ -6,7 +6,7 @@ Units are in the names: ``_mm``, ``_deg`` (degrees occur only here, in the CLI a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -257,6 +257,14 @@ class Config(Section):
         if len(set(self.levels)) != len(self.levels):
             raise ValueError("levels: each level once")
         return self
+
+    def with_levels(self, levels: Sequence[str]) -> Config:
+        """The same settings with other levels: those of one patient.
+
+        Raises:
+            ConfigError: a name is no vertebra or stands twice.
+        """
+        return load_config(self.model_dump(mode="json") | {"levels": list(levels)})
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> Config:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from radgs.config import Config
 from radgs.errors import ConfigError
 
 _ID = re.compile(r"[A-Za-z0-9-]+")
-_PATIENT_COLUMNS = ("patient", "ct", "labels", "note")
-_XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
+PATIENT_COLUMNS = ("patient", "ct", "labels", "levels", "note")
+XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
 _REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
 _RESERVED = ("crops", "anchors")
 
 
-def _read_sheet(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _read_sheet(path: Path, columns: tuple[str, ...], results: Path) -> list[dict[str, str]]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -25,7 +26,7 @@ def _read_sheet(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     kept = [(n, line) for n, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
     if not kept:
         raise ConfigError(f"{path}: is empty; its first line names the columns {list(columns)}")
-    cells = [(n, [cell.strip() for cell in line.split("\t")]) for n, line in kept]
+    cells = [(n, [cell.strip().replace("{results}", str(results)) for cell in line.split("\t")]) for n, line in kept]
     header = cells[0][1]
     missing = [c for c in columns if c in _REQUIRED and c not in header]
     unknown = [c for c in header if c not in columns]
@@ -49,20 +50,29 @@ def _read_sheet(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
+def patient_levels(row: Mapping[str, str], config: Config) -> list[str]:
+    """The levels to register in a patient: those of its row of ``patients.tsv``, else the config's."""
+    return row["levels"].split() or list(config.levels)
+
+
 def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[str, str]]]:
-    """Read ``patients.tsv`` (by patient) and ``xrays.tsv``.
+    """Read ``patients.tsv`` (by patient) and ``xrays.tsv``; ``{results}`` in a cell stands for the setting ``results``.
 
     Raises:
         ConfigError: a column, an id or a view is missing, wrong or twice.
     """
     patients: dict[str, dict[str, str]] = {}
-    for row in _read_sheet(config.patients, _PATIENT_COLUMNS):
+    for row in _read_sheet(config.patients, PATIENT_COLUMNS, config.results):
         if row["patient"] in patients:
             raise ConfigError(f"{config.patients}: patient {row['patient']} stands twice")
         patients[row["patient"]] = row
+        try:
+            config.with_levels(patient_levels(row, config))
+        except ConfigError as error:
+            raise ConfigError(f"{config.patients}: patient {row['patient']}: {error}") from None
     if not patients:
         raise ConfigError(f"{config.patients}: holds no patient")
-    xrays = _read_sheet(config.xrays, _XRAY_COLUMNS)
+    xrays = _read_sheet(config.xrays, XRAY_COLUMNS, config.results)
     seen = set()
     for row in xrays:
         key = row["patient"], row["shot"], row["view"]

@@ -1,16 +1,21 @@
 """The command line: one line or one table, exit code 2 when something is wrong."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from radgs.config import Config
 from radgs.errors import ConfigError
-from radgs.images import read_ct, write_json, write_volume
+from radgs.images import read_ct, read_transforms, write_json, write_volume
 from radgs.sheets import read_sheets
 from tests.dicom_files import ct_values, save, write_series, xa_image
+from tests.phantoms import block_spine
+
+ROOT = Path(__file__).parents[1]
 
 
 def radgs(*arguments, cwd=None):
@@ -75,6 +80,45 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     assert "source_to_detector_mm" in done.stderr.replace("\n", "")
 
 
+def test_check_in_a_fresh_clone_passes_over_the_demos_files_only_and_counts_them(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    done = radgs("check", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "27 files of the demo are made by the workflow and were not looked at" in done.stdout
+    patients = tmp_path / "config/patients.tsv"
+    patients.write_text(patients.read_text().replace("demo/ct.nii", "demo/cct.nii"))
+    xrays = tmp_path / "config/xrays.tsv"
+    xrays.write_text(xrays.read_text().replace("demo/s1/AP.png", "demo/s1/APP.png"))
+    done = radgs("check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "results/demo/cct.nii.gz" in done.stderr
+    assert "results/demo/s1/APP.png" in done.stderr
+
+
+def test_simulated_x_rays_of_a_ct_go_straight_into_the_sheets(tmp_path):
+    (tmp_path / "data/mine").mkdir(parents=True)
+    for name, volume in zip(("ct", "labels"), block_spine(), strict=True):
+        write_volume(tmp_path / f"data/mine/{name}.nii.gz", volume)
+    shutil.copy(ROOT / "tests/tiny.yaml", tmp_path / "config.yaml")
+    given = ["data/mine/ct.nii.gz", "data/mine/labels.nii.gz", "--config", "config.yaml", "--levels", "L1 L2"]
+    done = radgs("simulate", *given, "--shots", "2", "--out", "data/mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    patients, xrays = done.stdout.split("# for ")[1:]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/patients.tsv").write_text(patients.partition("\n")[2])
+    (tmp_path / "config/xrays.tsv").write_text(xrays.partition("\n")[2])
+    checked = radgs("check", "--config", "config.yaml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    sheets = read_sheets(Config(patients=tmp_path / "config/patients.tsv", xrays=tmp_path / "config/xrays.tsv"))
+    assert sheets[0]["mine"]["levels"] == "L1 L2"
+    assert [(row["shot"], row["view"]) for row in sheets[1]] == [("s1", "AP"), ("s1", "LA"), ("s2", "AP"), ("s2", "LA")]
+    assert set(read_transforms(tmp_path / "data/mine/truth/s2.json")) == {"T12", "L1", "L2"}
+    first = (tmp_path / "data/mine/s1/AP.png").read_bytes()
+    again = radgs("simulate", *given, "--seed", "7", "--shots", "1", "--out", "data/other", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "data/other/s1/AP.png").read_bytes() != first
+
+
 SHEET = "patient\tshot\tview\timage\tgeometry\tboxes\ttruth\n"
 
 
@@ -128,7 +172,7 @@ def test_a_summary_without_truth_and_what_is_no_summary(tmp_path):
     write_json(tmp_path / "summary.json", {"n": 0})
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 0
-    assert "no true pose" in done.stdout
+    assert "nothing to sum up" in done.stdout
     write_json(tmp_path / "summary.json", [1])
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 2
@@ -140,6 +184,7 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     success = {"value": 0.95, "low": 0.76, "high": 0.99}
     summary = {
         "n": 20,
+        "not_registered": {"cut": 3, "outside": 1},
         **dict.fromkeys(("unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm"), block),
         **dict.fromkeys(("success_2mm", "success_1mm", "better_than_start_regm"), success),
         "accepted": {"count": 18, "fraction": 0.9},
@@ -151,12 +196,13 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     write_json(tmp_path / "summary.json", summary)
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 0, done.stderr
+    assert "| not registered: cut by the CT; outside the images | 3; 1 |" in done.stdout
     assert "| success at 2 mm | 95.0 % (76.0-99.0) |" in done.stdout
     assert "0.42; 0.50 ± 0.10; 0.90 mm" in done.stdout
     assert "CT-assisted" not in done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "schema", "summary"])
+@pytest.mark.parametrize("command", ["check", "schema", "simulate", "summary"])
 def test_every_command_explains_itself(command):
     done = radgs(command, "--help")
     assert done.returncode == 0

@@ -1,6 +1,7 @@
 """The protocol on results written by hand, so that every number is known before the code runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from radgs.evaluation.protocol import averaged_over_voxels
 from radgs.geometry import RigidTransform
 from radgs.images import Volume, write_json, write_transforms, write_volume
 
-CONFIG = load_config({"levels": ["L1", "L2", "L3", "L4"], "evaluation": {"points": 50}})
+LEVELS = ["L1", "L2", "L3", "L4"]
+CONFIG = load_config({"evaluation": {"points": 50}})
 QUARTER = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
 TRUTH = RigidTransform.from_rotation_translation(QUARTER, [7, -3, 12])
 
@@ -53,12 +55,12 @@ def shot(tmp_path, ap_camera, la_camera):
     write_json(folder / "L3" / "verdict.json", {"verdict": "rejected", "probability": 0.0, "reasons": ["not seen"]})
     patient = tmp_path / "patients" / "p1"
     return EvaluatedShot(
-        "p1", "s1", folder, tmp_path / "truth.json", patient / "vertebrae.nii.gz", patient / "ct.nii.gz"
+        "p1", "s1", folder, tmp_path / "truth.json", patient / "vertebrae.nii.gz", patient / "ct.nii.gz", LEVELS
     )
 
 
-def evaluate(shot, tmp_path, config=CONFIG):
-    evaluate_registrations([shot], tmp_path / "e" / "r.csv", tmp_path / "e" / "summary.json", config)
+def evaluate(shot, tmp_path):
+    evaluate_registrations([shot], tmp_path / "e" / "r.csv", tmp_path / "e" / "summary.json", CONFIG)
     return pd.read_csv(tmp_path / "e" / "r.csv"), json.loads((tmp_path / "e" / "summary.json").read_text())
 
 
@@ -66,7 +68,7 @@ def test_each_target_is_a_row_with_the_errors_it_was_given(shot, tmp_path):
     table, _ = evaluate(shot, tmp_path)
     assert table.columns.tolist() == [
         "patient", "shot", "level", "unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm",
-        "verdict", "probability", "seconds", "labels",
+        "verdict", "probability", "seconds", "labels", "excluded",
     ]  # fmt: skip
     assert table["level"].tolist() == ["L1", "L2", "L3", "L4"]  # T5 has a truth, but nobody asked for it
     np.testing.assert_allclose(table["start_mtre_mm"], [8, 4, np.nan, np.nan], atol=1e-5)
@@ -92,6 +94,45 @@ def test_a_level_without_a_pose_is_a_failure_and_a_wrong_accepted_one_a_false_ac
     assert summary["seconds_per_registration"] == pytest.approx(3)
     assert summary["xray_only"] is None
     assert summary["ct_assisted"] is None
+
+
+def test_a_level_that_the_ct_cuts_or_less_than_two_images_show_is_no_registration(shot, tmp_path):
+    verdict = {"verdict": "rejected", "probability": 0.0, "reasons": [], "labels": "cut"}
+    write_json(shot.folder / "L3" / "verdict.json", verdict)
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, 2000])
+    write_transforms(shot.truth, {**dict.fromkeys(["L1", "L2", "L3"], TRUTH), "L4": away @ TRUTH})
+    table, summary = evaluate(shot, tmp_path)
+    assert table["excluded"].fillna("").tolist() == ["", "", "cut", "outside"]
+    assert (summary["n"], summary["not_registered"]) == (2, {"cut": 1, "outside": 1})
+    assert summary["success_2mm"]["value"] == 0.5
+    assert summary["accepted"] == {"count": 2, "fraction": 1.0}
+    assert summary["unregistered_mtre_mm"]["n"] == 2
+
+
+def test_a_level_that_two_images_show_and_nobody_found_stays_a_failure(shot, tmp_path):
+    table, summary = evaluate(shot, tmp_path)
+    assert table["excluded"].isna().all()
+    assert summary["not_registered"] == {"cut": 0, "outside": 0}
+    assert summary["success_2mm"]["value"] == 0.25
+
+
+def test_a_pose_counts_wherever_its_vertebra_is(shot, tmp_path):
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, 2000])
+    write_transforms(shot.truth, {"L1": away @ TRUTH})
+    table, summary = evaluate(shot, tmp_path)
+    assert table["excluded"].isna().all()
+    assert (summary["n"], summary["success_2mm"]["value"]) == (1, 0.0)
+
+
+def test_when_nothing_could_be_registered_the_summary_says_only_that(shot, tmp_path):
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, 2000])
+    write_transforms(shot.truth, {"L4": away @ TRUTH})
+    assert evaluate(shot, tmp_path)[1] == {
+        "n": 0,
+        "not_registered": {"cut": 0, "outside": 1},
+        "xray_only": None,
+        "ct_assisted": None,
+    }
 
 
 def test_rejecting_the_wrong_one_ends_the_false_accept(shot, tmp_path):
@@ -188,7 +229,7 @@ def test_what_cannot_be_evaluated_is_one_line_and_nothing_is_written(shot, tmp_p
 def test_a_truth_for_a_level_that_the_ct_lacks_is_refused(shot, tmp_path):
     write_transforms(shot.truth, {"L5": TRUTH})
     with pytest.raises(AnatomyError, match=r"vertebrae\.nii\.gz: L5 is not in it"):
-        evaluate(shot, tmp_path, load_config({"levels": ["L1", "L5"]}))
+        evaluate(replace(shot, levels=["L1", "L5"]), tmp_path)
 
 
 def test_nothing_to_evaluate_is_said(shot, tmp_path):

@@ -62,6 +62,7 @@ def test_the_page_says_first_that_x_rays_are_simulated(tmp_path):
     success = {"value": 0.5, "low": 0.1, "high": 0.9}
     summary = {
         "n": 2,
+        "not_registered": {"cut": 1, "outside": 0},
         **dict.fromkeys(("start_mtre_mm", "regm_mtre_mm", "mtre_mm"), block),
         "success_2mm": success,
         "success_1mm": success,
@@ -77,6 +78,8 @@ def test_the_page_says_first_that_x_rays_are_simulated(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.index("simulated &amp; the CT is real") < page.index("<table>")
     assert "0.43" in page
+    assert "not registered, cut by the CT (counted nowhere else)</td><td>1<" in page
+    assert "outside the images" not in page
     assert "&lt;b&gt;" in page
     assert "<td>suspect</td>" in page
     assert "<td>cut</td>" in page

@@ -28,10 +28,13 @@ def snakemake(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def write_sheets(folder, patients):
-    """``patients``: by patient, its shots."""
-    rows = [f"{p}\tincoming/{p}/ct.nii.gz\tincoming/{p}/labels.nii.gz\tA phantom." for p in patients]
-    (folder / "config/patients.tsv").write_text("\n".join(["patient\tct\tlabels\tnote", *rows]) + "\n")
+def write_sheets(folder, patients, levels=None):
+    """``patients``: by patient, its shots; ``levels``: by patient, its own, if it has any."""
+    rows = [
+        f"{p}\tincoming/{p}/ct.nii.gz\tincoming/{p}/labels.nii.gz\t{(levels or {}).get(p, '')}\tA phantom."
+        for p in patients
+    ]
+    (folder / "config/patients.tsv").write_text("\n".join(["patient\tct\tlabels\tlevels\tnote", *rows]) + "\n")
     rows = [
         f"{p}\t{s}\t{v}\tincoming/{p}/{s}/{v}.png\tincoming/{p}/{s}/cameras.json\tincoming/{p}/truth/{s}.json"
         f"\tincoming/{p}/{s}/boxes.json"
@@ -137,14 +140,17 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 
 @pytest.mark.slow
-def test_a_new_patient_runs_its_own_jobs_only(finished):
+@pytest.mark.parametrize("levels", ["", "T12 L1", "L1 L2"])
+def test_a_new_patient_runs_its_own_jobs_only(finished, levels):
     shutil.copytree(finished / "incoming/tiny", finished / "incoming/new", dirs_exist_ok=True)
-    write_sheets(finished, {"tiny": ["s1"], "new": ["s1"]})
+    write_sheets(finished, {"tiny": ["s1"], "new": ["s1"]}, {"new": levels})
     try:
         found = jobs(finished)
     finally:
         write_sheets(finished, {"tiny": ["s1"]})
     assert ("register", "patient=new, shot=s1") in found
+    cropped = [wildcards for rule, wildcards in found if rule == "crop"]
+    assert sorted(cropped) == sorted(f"patient=new, level={level}" for level in (levels or "T12 L1").split())
     assert not [job for job in found if "patient=tiny" in job[1]]
     assert {rule for rule, wildcards in found if not wildcards} == {"evaluate", "report", "all"}
 
@@ -160,6 +166,7 @@ def test_a_cut_level_is_not_registered_and_a_suspect_one_is_marked_to_the_end(fi
     audit["levels"]["T12"] |= {"status": "cut", "reasons": ["cut by the border of the CT"]}
     audit["levels"]["L1"] |= {"status": "suspect", "reasons": ["2 % of it lie apart from the rest"]}
     write_json(patient / "vertebrae.json", audit)
+    write_json(shot / "T9/verdict.json", {"verdict": "accepted"})  # of an earlier run with other levels
     config = load_config(finished / "config/config.yaml")
     places = ("crops/{}_excess.nii.gz", "crops/{}_mask.nii.gz", "anchors/{}.ply")
     register_shot(
@@ -177,11 +184,15 @@ def test_a_cut_level_is_not_registered_and_a_suspect_one_is_marked_to_the_end(fi
     assert read_json(shot / "registrations.json") == {"registered": ["L1"], "not_registered": ["T12"]}
     assert not (shot / "T12/world_from_ct.json").exists()
     truth = finished / "incoming/tiny/truth/s1.json"
-    evaluated = EvaluatedShot("tiny", "s1", shot, truth, patient / "vertebrae.nii.gz", patient / "ct.nii.gz")
+    evaluated = EvaluatedShot(
+        "tiny", "s1", shot, truth, patient / "vertebrae.nii.gz", patient / "ct.nii.gz", config.levels
+    )
     evaluate_registrations([evaluated], tmp_path / "r.csv", tmp_path / "s.json", config)
     table = pd.read_csv(tmp_path / "r.csv").set_index("level")
     assert table["labels"].to_dict() == {"T12": "cut", "L1": "suspect"}
     assert table["verdict"]["T12"] == "rejected"
+    assert read_json(tmp_path / "s.json")["not_registered"] == {"cut": 1, "outside": 0}
+    assert not (shot / "T9").exists()
     assert table["verdict"]["L1"] != "accepted"
     write_report(
         tmp_path / "results", [("tiny", "s1")], {}, tmp_path / "r.csv", tmp_path / "s.json", tmp_path / "page.html"
@@ -230,6 +241,8 @@ def test_a_broken_ct_is_one_line_and_leaves_nothing_behind(project, tmp_path):
         ("patient\tct\np\ta.nii\np\ta.nii\n", "twice"),
         ("patient\np\n", "missing columns"),
         ("patient\tct\np\t\n", "ct is empty"),
+        ("patient\tct\tlevels\np\ta.nii\tL1 L9\n", "patient p.*levels"),
+        ("patient\tct\tlevels\np\ta.nii\tL1 L1\n", "patient p.*each level once"),
         ("", "is empty"),
     ],
 )
@@ -252,6 +265,17 @@ def test_a_shot_with_one_view_is_refused(tmp_path):
 def test_the_shipped_schema_is_that_of_the_settings(tmp_path):
     export_schema(tmp_path / "schema.json")
     assert (tmp_path / "schema.json").read_text() == (ROOT / "workflow/schemas/config.schema.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "results"), [([], "results"), (["--configfile", "config/paper.yaml"], "results-paper")]
+)
+def test_the_shipped_configs_plan_the_whole_demo_each_in_its_own_folder(tmp_path, arguments, results):
+    for folder in ("config", "resources"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    done = snakemake(tmp_path, "--dry-run", f"{results}/report.html", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"output: {results}/demo/ct.nii.gz" in done.stdout + done.stderr
 
 
 def test_shipped_configs_are_valid():

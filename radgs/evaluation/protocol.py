@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from radgs.evaluation.poses import (
     wilson_interval,
 )
 from radgs.evaluation.volumes import VolumeMetrics, average_metrics, compare_volumes
-from radgs.geometry import RigidTransform, patient_axes
+from radgs.geometry import Camera, RigidTransform, patient_axes
 from radgs.images import (
     Volume,
     atomic_path,
@@ -37,6 +37,7 @@ from radgs.images import (
 
 # A registration that is off by more is wrong; one that is wrong and accepted is a false accept.
 _WRONG_MM = 2.0
+_SEEN = 0.5  # the share of a vertebra's points that an image must hold to show it
 _RECONSTRUCTIONS = {
     "xray_only": "reconstruction_xray_only.nii.gz",
     "ct_assisted": "reconstruction_ct_assisted.nii.gz",
@@ -54,6 +55,7 @@ class EvaluatedShot:
         truth: JSON of ``world_from_ct`` per level, see :func:`radgs.images.read_transforms`.
         vertebrae: the patient's label map.
         ct: the patient's CT; its crops lie beside it, in ``crops/{level}_excess.nii.gz``.
+        levels: those to be registered in this patient.
     """
 
     patient: str
@@ -62,6 +64,7 @@ class EvaluatedShot:
     truth: Path
     vertebrae: Path
     ct: Path
+    levels: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Row:
         probability: of mTRE < 2 mm, as judged without truth.
         seconds: it took.
         labels: ``ok``, ``suspect`` or ``cut``: what the audit says of the vertebra's label; None: no result.
+        excluded: why the row is no registration: ``cut``, the CT does not hold the whole vertebra, or ``outside``, at
+            its true pose less than two images show half of it; None: it is one. A row with a pose always is.
     """
 
     patient: str
@@ -94,6 +99,7 @@ class Row:
     probability: float | None = None
     seconds: float | None = None
     labels: str | None = None
+    excluded: str | None = None
 
 
 def evaluate_registrations(
@@ -101,7 +107,7 @@ def evaluate_registrations(
 ) -> None:
     """Measure every registration that has a truth and write ``registrations.csv`` and ``summary.json``.
 
-    Every level of ``config.levels`` with a truth is a row, found or not; so is any other level with a truth and a
+    Every level of a shot's ``levels`` with a truth is a row, found or not; so is any other level with a truth and a
     result. Both files are written or neither. The keys of the summary are those of :func:`summary_of`; without any
     shot, as with a real patient, the table is empty and the summary says ``{"n": 0}``.
 
@@ -113,10 +119,12 @@ def evaluate_registrations(
     reconstructions: dict[str, list[VolumeMetrics]] = {kind: [] for kind in _RECONSTRUCTIONS}
     for shot in shots:
         truth, labels = read_transforms(shot.truth), read_volume(shot.vertebrae)
-        points = _points(shot, labels, _levels(shot, truth, config), config)
-        unregistered = _unregistered(shot, labels, config)
+        points = _points(shot, labels, _levels(shot, truth), config)
+        cameras = read_cameras(Path(shot.folder) / "cameras.json")
+        unregistered = _unregistered(shot, labels, cameras)
         for level, fixed in points.items():
-            rows.append(_row(shot, level, truth[level], fixed, unregistered))
+            row = _row(shot, level, truth[level], fixed, unregistered)
+            rows.append(replace(row, excluded=_excluded(row, truth[level].apply(fixed), cameras)))
             for kind, metrics in _reconstructions(shot, level, truth[level]).items():
                 reconstructions[kind].append(metrics)
     if shots and not rows:
@@ -134,18 +142,25 @@ def summary_of(table: pd.DataFrame) -> dict[str, Any]:
     """The aggregate of a table with the columns of :class:`Row`.
 
     Returns:
-        ``n`` (rows); ``unregistered_mtre_mm``, ``start_mtre_mm``, ``regm_mtre_mm``, ``mtre_mm`` and, of the accepted,
-        ``accepted_mtre_mm``, each ``{n, median, mean, sd, p95}`` over the rows that have a pose; over **all**
-        rows, ``{value, low, high}`` with 95 % Wilson intervals: ``success_2mm``, ``success_1mm``,
+        ``n``, the registrations: all rows but those ``excluded``, which ``not_registered`` ``{cut, outside}`` counts
+        and nothing else does; ``unregistered_mtre_mm``, ``start_mtre_mm``, ``regm_mtre_mm``, ``mtre_mm`` and, of the
+        accepted, ``accepted_mtre_mm``, each ``{n, median, mean, sd, p95}`` over those that have a pose; over **all**
+        ``n``, ``{value, low, high}`` with 95 % Wilson intervals: ``success_2mm``, ``success_1mm``,
         ``better_than_start_regm``; ``accepted`` ``{count, fraction}``; ``false_accepts``, the number accepted
-        without an mTRE below 2 mm; ``seconds_per_registration``, the mean.
+        without an mTRE below 2 mm; ``seconds_per_registration``, the mean. With no registration, ``n`` and
+        ``not_registered`` alone.
     """
+    excluded = {why: int((table["excluded"] == why).sum()) for why in ("cut", "outside")}
+    table = table[table["excluded"].isna()]
+    if table.empty:
+        return {"n": 0, "not_registered": excluded}
     steps = ["unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm"]
     mtre = {step: table[step].to_numpy(dtype=np.float64, na_value=np.nan) for step in steps}
     final, accepted = mtre["mtre_mm"], (table["verdict"] == "accepted").to_numpy()
     seconds = summarize(table["seconds"].to_numpy(dtype=np.float64, na_value=np.nan))
     return {
         "n": len(table),
+        "not_registered": excluded,
         **{step: summarize(errors) for step, errors in mtre.items()},
         "accepted_mtre_mm": summarize(final[accepted]),
         "success_2mm": success_rate(final, _WRONG_MM),
@@ -159,9 +174,9 @@ def summary_of(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _levels(shot: EvaluatedShot, truth: dict[str, RigidTransform], config: Config) -> list[str]:
+def _levels(shot: EvaluatedShot, truth: dict[str, RigidTransform]) -> list[str]:
     with_result = {path.parent.name for path in Path(shot.folder).glob("*/verdict.json")}
-    return [level for level in truth if level in config.levels or level in with_result]
+    return [level for level in truth if level in shot.levels or level in with_result]
 
 
 def _points(
@@ -182,14 +197,24 @@ def _mask(labels: Volume, level: str) -> Volume:
     return labels.with_array(labels.array == LEVELS[level])
 
 
-def _unregistered(shot: EvaluatedShot, labels: Volume, config: Config) -> RigidTransform:
+def _unregistered(shot: EvaluatedShot, labels: Volume, cameras: Mapping[str, Camera]) -> RigidTransform:
     """``world_from_ct`` before anything is known: all target levels' centroid at the origin, nominal axes."""
-    wanted = np.isin(labels.array, [LEVELS[level] for level in config.levels if level in LEVELS])
+    wanted = np.isin(labels.array, [LEVELS[level] for level in shot.levels])
     if not wanted.any():
-        raise AnatomyError(f"{shot.vertebrae}: holds none of the levels {', '.join(config.levels)}")
+        raise AnatomyError(f"{shot.vertebrae}: holds none of the levels {', '.join(shot.levels)}")
     centroid = labels.points(np.argwhere(wanted)[:, ::-1].mean(axis=0))
-    axes = patient_axes(read_cameras(Path(shot.folder) / "cameras.json"))
+    axes = patient_axes(cameras)
     return RigidTransform.from_rotation_translation(axes, -axes @ centroid)
+
+
+def _excluded(row: Row, points: NDArray[np.float64], cameras: Mapping[str, Camera]) -> str | None:
+    """Told from audit and truth alone: a detector that misses a vertebra which two images show has failed."""
+    if row.mtre_mm is not None:
+        return None
+    if row.labels == "cut":
+        return "cut"
+    shown = [camera.sees(points).mean() >= _SEEN for camera in cameras.values()]
+    return None if sum(shown) >= 2 else "outside"
 
 
 def _row(

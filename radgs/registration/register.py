@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from radgs.anatomy import (
+    LEVELS,
     LevelAudit,
     SpineTissue,
     VertebraCrop,
@@ -251,8 +252,8 @@ def register_shot(
         RadgsError: a file cannot be used, or no level can be registered.
     """
     output, absent = Path(output_folder), read_json(levels)["not_seen"]
-    for level in crops:
-        shutil.rmtree(output / level, ignore_errors=True)  # a pose of an earlier run must not survive
+    for level in LEVELS:  # a pose of an earlier run must not survive, nor a level that is no longer asked for
+        shutil.rmtree(output / level, ignore_errors=True)
     patient = read_patient(ct, vertebrae, audit, crops, masks, anchors, config)
     located = read_levels(levels)
     networks = load_recm(models_folder), load_regm(models_folder)

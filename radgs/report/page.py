@@ -56,6 +56,12 @@ def _overview(summary: Mapping[str, Any]) -> str:
         + "</table>"
     )
     facts = [f"<tr><td>registrations</td><td>{summary['n']}</td></tr>"]
+    out = summary.get("not_registered", {})
+    facts += [
+        f"<tr><td>not registered, {name} (counted nowhere else)</td><td>{out[key]}</td></tr>"
+        for key, name in (("cut", "cut by the CT"), ("outside", "outside the images"))
+        if out.get(key)
+    ]
     for key, name in (
         ("success_2mm", "success at 2 mm"),
         ("success_1mm", "success at 1 mm"),
@@ -147,7 +153,7 @@ def write_report(
     """
     root = Path(results) / "patients"
     table, summary = pd.read_csv(registrations_csv), json.loads(Path(summary_json).read_text())
-    measured = "<p>No true pose is known, so no error can be measured.</p>"
+    measured = "<p>No true pose is known of any registration, so no error can be measured.</p>"
     if summary["n"]:
         steps_png = Path(target).parent / "evaluation" / "steps.png"
         draw_steps(table, steps_png)

@@ -17,7 +17,7 @@ from PIL import Image
 from radgs.anatomy import read_labelled_ct, split_tissue, verse_from_totalsegmentator
 from radgs.config import Config
 from radgs.errors import ImageError
-from radgs.images import atomic_path, read_volume, write_json, write_transforms, write_volume
+from radgs.images import Volume, atomic_path, read_volume, write_json, write_transforms, write_volume
 from radgs.projection import XrayPhysics
 from radgs.simulation.carm import CArm
 from radgs.simulation.spine import ArticulatedSpine, jittered_box, sample_spine_pose
@@ -79,6 +79,12 @@ def fetch_demo_ct(ct: str | Path, labels: str | Path, cache: str | Path) -> None
         write_volume(ct, volume.with_array(np.round(volume.array.astype(np.float32)).astype(np.int16)))
 
 
+def demo_shot_files(folder: Path, truth_folder: Path, shots: Sequence[str]) -> list[Path]:
+    """What :func:`make_demo_shots` and :func:`simulate_shots` write."""
+    names = ("AP.png", "LA.png", "cameras.json", "boxes.json")
+    return [folder / shot / name for shot in shots for name in names] + [truth_folder / f"{s}.json" for s in shots]
+
+
 def make_demo_shots(
     ct: str | Path,
     labels: str | Path,
@@ -87,13 +93,31 @@ def make_demo_shots(
     shots: Sequence[str],
     config: Config,
 ) -> None:
+    """:func:`simulate_shots` of files: a CT and its label map in VerSe numbers."""
+    simulate_shots(*read_labelled_ct(ct, labels), Path(folder), Path(truth_folder), shots, config)
+
+
+def simulate_shots(
+    ct: Volume, labels: Volume, folder: Path, truth_folder: Path, shots: Sequence[str], config: Config
+) -> None:
     """Simulate X-rays of a bent spine and write them as a hospital would hand them over.
 
     Writes ``folder/{shot}/AP.png, LA.png`` (16-bit counts), ``cameras.json``, ``boxes.json`` (what a detector
     would say) and, apart from them, ``truth_folder/{shot}.json``.
+
+    Args:
+        ct: HU.
+        labels: VerSe numbers on the CT's grid.
+        folder: for what the hospital hands over.
+        truth_folder: for the poses.
+        shots: their names.
+        config: ``demo`` and ``levels``, which lie near the middle of the images and get boxes.
+
+    Raises:
+        AnatomyError: a level is not in the label map.
     """
     settings = config.demo
-    spine = ArticulatedSpine(split_tissue(*read_labelled_ct(ct, labels)))
+    spine = ArticulatedSpine(split_tissue(ct, labels))
     carm = CArm(settings.carm)
     for number, shot in enumerate(shots):
         rng = np.random.default_rng([settings.seed, number])
@@ -103,7 +127,7 @@ def make_demo_shots(
         boxes: dict[str, dict[str, Any]] = {}
         for view, camera in carm.sample(rng).items():
             counts = physics.counts(*spine.project(camera, pose))
-            with atomic_path(Path(folder) / shot / f"{view}.png") as part:
+            with atomic_path(folder / shot / f"{view}.png") as part:
                 Image.fromarray(counts).save(part, format="PNG")
             specs[view] = {
                 "image": f"{view}.png",
@@ -119,6 +143,6 @@ def make_demo_shots(
                 jitter = settings.box_jitter_mm * float(camera.K[0, 0]) / depth
                 box = jittered_box(rng, spine.box(camera, level, pose.levels[level]), jitter)
                 boxes[view][level] = {"box": np.round(box, 1).tolist(), "score": 1.0}
-        write_json(Path(folder) / shot / "cameras.json", {"views": specs})
-        write_json(Path(folder) / shot / "boxes.json", {"views": boxes})
-        write_transforms(Path(truth_folder) / f"{shot}.json", pose.levels)
+        write_json(folder / shot / "cameras.json", {"views": specs})
+        write_json(folder / shot / "boxes.json", {"views": boxes})
+        write_transforms(truth_folder / f"{shot}.json", pose.levels)

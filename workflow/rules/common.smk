@@ -3,11 +3,11 @@ from pathlib import Path
 
 from radgs.anatomy import required_weights
 from radgs.config import load_config
-from radgs.sheets import read_sheets
+from radgs.sheets import patient_levels, read_sheets
+from radgs.simulation import demo_shot_files
 
 CONFIG = load_config(config)
 RESULTS = CONFIG.results
-LEVELS = CONFIG.levels
 PATIENTS, XRAYS = read_sheets(CONFIG)
 
 # Lowest layer first: what a rule computes may change with its package and with every package below it.
@@ -71,8 +71,14 @@ def boxes(wildcards):
     return sorted({x["boxes"] for x in views(wildcards).values() if x["boxes"]})
 
 
+def levels(wildcards):
+    return patient_levels(PATIENTS[wildcards.patient], CONFIG)
+
+
 def per_level(pattern):
-    return expand(RESULTS / pattern, level=LEVELS, allow_missing=True)
+    return lambda wildcards: expand(
+        RESULTS / pattern, patient=wildcards.patient, level=levels(wildcards)
+    )
 
 
 def registered():
@@ -86,3 +92,8 @@ def registered():
 def with_truth():
     """Patient, shot and truth file of every shot whose true poses are known."""
     return sorted({(x["patient"], x["shot"], x["truth"]) for x in XRAYS if x["truth"]})
+
+
+def levels_with_truth():
+    """By patient, the levels of those that have a shot whose true poses are known."""
+    return {p: patient_levels(PATIENTS[p], CONFIG) for p, _, _ in with_truth()}

@@ -1,20 +1,19 @@
 rule crop:
-    """Cut every level's excess attenuation and mask out of the CT."""
+    """Cut a level's excess attenuation and mask out of the CT."""
     input:
         ct=RESULTS / "patients/{patient}/ct.nii.gz",
         vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
     output:
-        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
-        mask=per_level("patients/{patient}/crops/{level}_mask.nii.gz"),
+        excess=RESULTS / "patients/{patient}/crops/{level}_excess.nii.gz",
+        mask=RESULTS / "patients/{patient}/crops/{level}_mask.nii.gz",
     log:
-        "logs/{patient}/crop.log",
+        "logs/{patient}/crop_{level}.log",
     conda:
         "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=4000,
     params:
-        levels=LEVELS,
         settings=settings("crop"),
         code=code("anatomy"),
     script:
@@ -22,13 +21,13 @@ rule crop:
 
 
 rule fit_anchors:
-    """Fit radiative Gaussians to every level's crop, for the CT-assisted reconstruction."""
+    """Fit radiative Gaussians to a level's crop, for the CT-assisted reconstruction."""
     input:
-        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
+        excess=RESULTS / "patients/{patient}/crops/{level}_excess.nii.gz",
     output:
-        anchors=per_level("patients/{patient}/anchors/{level}.ply"),
+        anchors=RESULTS / "patients/{patient}/anchors/{level}.ply",
     log:
-        "logs/{patient}/fit_anchors.log",
+        "logs/{patient}/fit_anchors_{level}.log",
     conda:
         "../envs/radgs.yaml"
     threads: 2

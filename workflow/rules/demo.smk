@@ -27,12 +27,7 @@ if DEMO_SHOTS:
             ct=RESULTS / "demo/ct.nii.gz",
             labels=RESULTS / "demo/labels.nii.gz",
         output:
-            expand(
-                RESULTS / "demo/{shot}/{file}",
-                shot=DEMO_SHOTS,
-                file=["AP.png", "LA.png", "cameras.json", "boxes.json"],
-            ),
-            expand(RESULTS / "demo/truth/{shot}.json", shot=DEMO_SHOTS),
+            demo_shot_files(RESULTS / "demo", RESULTS / "demo/truth", DEMO_SHOTS),
         log:
             "logs/demo_shots.log",
         conda:
@@ -42,7 +37,8 @@ if DEMO_SHOTS:
             mem_mb=4000,
         params:
             shots=DEMO_SHOTS,
-            settings=settings("demo", "levels"),
+            levels=patient_levels(PATIENTS["demo"], CONFIG),
+            settings=settings("demo"),
             code=code("simulation"),
         script:
             "../scripts/demo_shots.py"

@@ -41,7 +41,7 @@ else:
         resources:
             mem_mb=4000,
         params:
-            levels=LEVELS,
+            levels=levels,
             settings=settings("simulation", "seed"),
             shots=CONFIG.detection.yolo.shots,
             image_px=CONFIG.detection.yolo.image_px,

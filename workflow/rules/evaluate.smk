@@ -7,13 +7,12 @@ rule evaluate:
         ],
         truth=[truth for _, _, truth in with_truth()],
         vertebrae=[
-            RESULTS / f"patients/{p}/vertebrae.nii.gz"
-            for p in sorted({p for p, _, _ in with_truth()})
+            RESULTS / f"patients/{p}/vertebrae.nii.gz" for p in levels_with_truth()
         ],
         excess=[
             RESULTS / f"patients/{p}/crops/{level}_excess.nii.gz"
-            for p in sorted({p for p, _, _ in with_truth()})
-            for level in LEVELS
+            for p, names in levels_with_truth().items()
+            for level in names
         ],
     output:
         csv=report(
@@ -31,7 +30,8 @@ rule evaluate:
         mem_mb=3000,
     params:
         shots=with_truth(),
-        settings=settings("evaluation", "levels"),
+        patient_levels=levels_with_truth(),
+        settings=settings("evaluation"),
         code=code("evaluation"),
     script:
         "../scripts/evaluate.py"

@@ -15,7 +15,6 @@ rule register:
         verdict="resources/verdict.json",
     output:
         registrations=RESULTS / "patients/{patient}/{shot}/registrations.json",
-        verdicts=per_level("patients/{patient}/{shot}/{level}/verdict.json"),
     log:
         "logs/{patient}/{shot}/register.log",
     conda:
@@ -24,6 +23,7 @@ rule register:
     resources:
         mem_mb=4000,
     params:
+        levels=levels,
         settings=settings("refinement", "judgement", "network", "crop"),
         code=code("registration"),
     script:

@@ -13,7 +13,7 @@ rule simulate:
     resources:
         mem_mb=4000,
     params:
-        levels=LEVELS,
+        levels=levels,
         settings=settings("simulation", "network", "crop", "seed"),
         code=code("simulation"),
     script:

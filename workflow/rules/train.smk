@@ -38,6 +38,7 @@ rule train_recm:
     resources:
         mem_mb=4000,
     params:
+        levels=levels,
         settings=settings("network", "training", "seed"),
         code=code("training"),
     script:
@@ -63,6 +64,7 @@ rule train_regm:
     resources:
         mem_mb=4000,
     params:
+        levels=levels,
         settings=settings("network", "training", "seed"),
         code=code("training"),
     script:
@@ -89,6 +91,7 @@ rule train_joint:
     resources:
         mem_mb=4000,
     params:
+        levels=levels,
         settings=settings("network", "training", "seed"),
         code=code("training"),
     script:

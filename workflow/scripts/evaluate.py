@@ -8,7 +8,13 @@ def shots(results):
     for patient, shot, truth in snakemake.params.shots:
         folder = results / "patients" / patient
         yield EvaluatedShot(
-            patient, shot, folder / shot, Path(truth), folder / "vertebrae.nii.gz", folder / "ct.nii.gz"
+            patient,
+            shot,
+            folder / shot,
+            Path(truth),
+            folder / "vertebrae.nii.gz",
+            folder / "ct.nii.gz",
+            snakemake.params.patient_levels[patient],
         )
 
 

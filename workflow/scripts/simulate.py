@@ -6,7 +6,7 @@ run_rule(
     lambda config: simulate_pairs(
         snakemake.input.ct,
         snakemake.input.vertebrae,
-        snakemake.params.levels,
+        config.levels,
         snakemake.output.pairs,
         config,
         snakemake.wildcards.patient,
