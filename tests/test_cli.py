@@ -60,7 +60,7 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv, levels: [L1]}")
     sheet = "patient\tshot\tview\tboxes\timage\tgeometry\np\ts\tAP\tb.json\tap.dcm\tap.dcm\np\ts\tLA\tb.json\tla.dcm\t"
     (tmp_path / "xrays.tsv").write_text(sheet + "c.json\n")
-    write_json(tmp_path / "b.json", {"views": {"AP": {"L1": {"box": [3, 3, 9, 9]}}}})
+    write_json(tmp_path / "b.json", {"views": {view: {"L1": {"box": [3, 3, 9, 9]}} for view in ("AP", "LA")}})
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
@@ -164,7 +164,7 @@ def test_check_finds_a_level_that_is_not_in_the_labels_and_missing_boxes(tmp_pat
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     said = " ".join(done.stderr.split())
     assert done.returncode == 2
-    assert "has no L2" in said
+    assert "lacks L2 of levels (or they are below" in said
     assert "boxes is empty" in said
 
 
