@@ -83,12 +83,13 @@ class _Check:
     def add(self, kind: Literal["error", "warning"], file: str, what: str) -> None:
         self.found.append(Finding(kind, file, what.removeprefix(f"{file}: ")))
 
-    def attempt(self, file: str, read: Callable[[], _T]) -> _T | None:
-        """What ``read`` returns, or None and a finding."""
+    def attempt(self, file: str, read: Callable[[], _T], *others: str) -> _T | None:
+        """What ``read`` returns, or None and a finding about ``file``, or the other that the message begins with."""
         try:
             return read()
         except RadgsError as error:
-            self.add("error", file, str(error))
+            named = next((other for other in others if str(error).startswith(f"{other}: ")), file)
+            self.add("error", named, str(error))
             return None
 
     def _is_made(self, file: str) -> bool:
@@ -149,7 +150,7 @@ class _Check:
         readable = self.attempt(image, lambda: is_dicom(image) or read_counts(image)) is not None
         if self._is_made(geometry) or self.attempt(geometry, lambda: read_view_geometry(geometry)) is None:
             return None
-        xray = self.attempt(image, lambda: read_xray(row["view"], image, geometry)) if readable else None
+        xray = self.attempt(image, lambda: read_xray(row["view"], image, geometry), geometry) if readable else None
         return xray.camera if xray else None
 
     def _boxes(

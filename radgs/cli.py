@@ -164,9 +164,12 @@ def _print_lines(sheet: Path, columns: Sequence[str], rows: Sequence[Sequence[ob
 @app.command()
 def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/summary.json")) -> None:
     """Print the aggregate of an evaluation as a Markdown table."""
-    found = read_json(path)
+    if path.is_dir():
+        results = path / "evaluation"
+        path = (results if results.is_dir() else path) / "summary.json"
+    found = read_json(path) if path.suffix == ".json" else None
     if not isinstance(found, dict) or "n" not in found:
-        raise RadgsError(f"{path}: not the summary.json of an evaluation")
+        raise RadgsError(f"{path}: not the summary.json of an evaluation, which is needed, or its folder")
     if not found["n"]:
         Console().print("there is no registration whose true pose is known, so there is nothing to sum up")
         return
@@ -184,7 +187,7 @@ def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/s
     for key, name in (
         ("success_2mm", "success at 2 mm"),
         ("success_1mm", "success at 1 mm"),
-        ("better_than_start_regm", "RegM better than the start"),
+        ("better_than_start_regm", "RecM and RegM better than the start"),
     ):
         v = found[key]
         rows.append((name, f"{100 * v['value']:.1f} % ({100 * v['low']:.1f}-{100 * v['high']:.1f})"))

@@ -173,6 +173,11 @@ def test_a_summary_without_truth_and_what_is_no_summary(tmp_path):
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 0
     assert "nothing to sum up" in done.stdout
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "summary.json").rename(tmp_path / "evaluation/summary.json")
+    assert "nothing to sum up" in radgs("summary", str(tmp_path)).stdout
+    (tmp_path / "r.csv").write_text("a,b\n")
+    assert "not the summary.json" in radgs("summary", str(tmp_path / "r.csv")).stderr
     write_json(tmp_path / "summary.json", [1])
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 2
