@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -23,7 +24,21 @@ from radgs.images import read_ct, read_json
 from radgs.sheets import PATIENT_COLUMNS, XRAY_COLUMNS, read_sheets
 from radgs.simulation import simulate_shots
 
-app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        Console().print(version("radgs"), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")] = False,
+) -> None:
+    """Where a single vertebra is, from a CT and two calibrated X-rays."""
+
 
 # What a user can mend: bad input, a full disk, a file that may not be read, too little memory.
 _MENDABLE = (RadgsError, OSError, MemoryError)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,10 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     assert "| success at 2 mm | 95.0 % (76.0-99.0) |" in done.stdout
     assert "0.42; 0.50 ± 0.10; 0.90 mm" in done.stdout
     assert "CT-assisted" not in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    assert radgs("--version").stdout.strip() == version("radgs")
 
 
 @pytest.mark.parametrize("command", ["check", "schema", "simulate", "summary"])
