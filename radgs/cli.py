@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -16,29 +16,36 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from radgs.anatomy import LEVELS, ProvidedBoxes, ProvidedLabels, required_weights
+from radgs.anatomy import ProvidedLabels
+from radgs.check import Finding, check_files
 from radgs.config import Config, export_schema, load_config
-from radgs.errors import ConfigError, RadgsError
-from radgs.images import (
-    is_dicom,
-    read_counts,
-    read_ct,
-    read_json,
-    read_transforms,
-    read_view_geometry,
-    read_xray,
-)
-from radgs.sheets import PATIENT_COLUMNS, XRAY_COLUMNS, patient_levels, read_sheets
-from radgs.simulation import demo_shot_files, simulate_shots
+from radgs.errors import RadgsError
+from radgs.images import read_ct, read_json
+from radgs.sheets import PATIENT_COLUMNS, XRAY_COLUMNS, read_sheets
+from radgs.simulation import simulate_shots
 
-app = typer.Typer(help="Where a single vertebra is, from a CT and two calibrated X-rays.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        Console().print(version("radgs"), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")] = False,
+) -> None:
+    """Where a single vertebra is, from a CT and two calibrated X-rays."""
+
 
 # What a user can mend: bad input, a full disk, a file that may not be read, too little memory.
 _MENDABLE = (RadgsError, OSError, MemoryError)
 
 
 _CONFIG = Path("config/config.yaml")
-_FILE_COLUMNS = ("ct", "labels", "image", "geometry", "truth", "boxes")
+_MESSAGE_WIDTH = 50
 
 
 def _line(error: BaseException) -> str:
@@ -98,91 +105,35 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
             sys.stdout = sys.__stdout__ or sys.stdout
 
 
-def _read_labels(ct: str, labels: str, config: Config) -> None:
-    if not labels:
-        raise ConfigError("the column labels is empty, and segmentation.backend is provided")
-    found = ProvidedLabels(labels, config.segmentation.numbering).segment(read_ct(ct)).array
-    absent = [level for level in config.levels if not (found == LEVELS[level]).any()]
-    if absent:
-        raise ConfigError(f"has no {', '.join(absent)} of at least 1 cm^3, which the setting levels asks for")
-
-
-def _read_boxes(boxes: str, images: Mapping[str, str], _: str) -> None:
-    if not boxes:
-        raise ConfigError("the column boxes is empty, and detection.backend is provided")
-    ProvidedBoxes(boxes, images).detect()
-
-
-def _made_by_rules(config: Config, xrays: list[dict[str, str]]) -> set[Path]:
-    """The demo's files: a fresh clone does not have them."""
-    folder = config.results / "demo"
-    shots = sorted({row["shot"] for row in xrays if row["patient"] == "demo"})
-    return {folder / "ct.nii.gz", folder / "labels.nii.gz", *demo_shot_files(folder, folder / "truth", shots)}
-
-
-def _problems(
-    config: Config, patients: Mapping[str, dict[str, str]], xrays: list[dict[str, str]]
-) -> list[tuple[str, str]]:
-    found = []
-
-    def attempt(file: str, read: Callable[[str], object]) -> bool:
-        try:
-            read(file)
-        except RadgsError as error:
-            found.append((file, str(error).removeprefix(f"{file}: ")))
-            return False
-        return True
-
-    made = _made_by_rules(config, xrays)
-
-    def is_made(file: str) -> bool:
-        return bool(file) and Path(file) in made
-
-    segmentation = config.segmentation
-    if segmentation.backend == "totalsegmentator":
-        weights = segmentation.totalsegmentator.weights
-        attempt(str(weights or "weights"), lambda _: required_weights(segmentation.totalsegmentator))
-    for row in patients.values():
-        readable = not is_made(row["ct"]) and attempt(row["ct"], read_ct)
-        if readable and not is_made(row["labels"]) and segmentation.backend == "provided":
-            levels = patient_levels(row, config)
-            attempt(row["labels"], partial(_read_labels, row["ct"], config=config.with_levels(levels)))
-    for row in xrays:
-        if not is_made(row["image"]):
-            image = attempt(row["image"], lambda file: is_dicom(file) or read_counts(file))
-            geometry = is_made(row["geometry"]) or attempt(row["geometry"], read_view_geometry)
-            if image and geometry and not is_made(row["geometry"]):
-                attempt(row["image"], partial(read_xray, row["view"], geometry=row["geometry"]))
-    if config.detection.backend == "provided":
-        for boxes in sorted({row["boxes"] for row in xrays if not is_made(row["boxes"])}):
-            images = {row["view"]: row["image"] for row in xrays if row["boxes"] == boxes}
-            attempt(boxes or str(config.xrays), partial(_read_boxes, boxes, images))
-    for truth in sorted({row["truth"] for row in xrays if row["truth"] and not is_made(row["truth"])}):
-        attempt(truth, read_transforms)
-    if config.results.exists() and not config.results.is_dir():
-        found.append((str(config.results), "is a file; results need a folder"))
-    if not xrays:
-        found.append((str(config.xrays), "holds no shot"))
-    return list(dict.fromkeys(found))
-
-
 @app.command()
 def check(config: Annotated[Path, typer.Option(help="the config file")] = _CONFIG) -> None:
-    """Read both sheets and every file behind them and say all problems at once."""
+    """Read both sheets and every file behind them and say all problems at once.
+
+    Errors end with exit code 2, warnings do not: they say what the run will leave out or never accept.
+    """
     settings = load_config(config)
     patients, xrays = read_sheets(settings)
-    problems = _problems(settings, patients, xrays)
-    if problems:
-        table = Table("file", "what is wrong")
-        for problem in problems:
-            table.add_row(*map(escape, problem))  # "[width, height]" is no markup
-        Console(stderr=True).print(table)
+    found, made = check_files(settings, patients, xrays)
+    wrong = any(finding.kind == "error" for finding in found)
+    if found:
+        _print_findings(found)
+    if wrong:
         raise typer.Exit(2)
     Console().print("both sheets and every file behind them can be used")
-    named = {Path(row[c]) for row in [*patients.values(), *xrays] for c in row if c in _FILE_COLUMNS and row[c]}
-    made = len(named & _made_by_rules(settings, xrays))
     if made:
         Console().print(f"{made} files of the demo are made by the workflow and were not looked at")
+
+
+def _print_findings(found: Sequence[Finding]) -> None:
+    table = Table()
+    table.add_column("kind")
+    table.add_column("file", no_wrap=True)
+    table.add_column("what is wrong", min_width=_MESSAGE_WIDTH)
+    for finding in sorted(found, key=lambda one: one.kind):
+        table.add_row(*map(escape, (finding.kind, finding.file, finding.what)))  # "[width, height]" is no markup
+    console = Console(stderr=True)
+    needed = max(len(finding.file) for finding in found) + _MESSAGE_WIDTH + 20  # paths are printed whole
+    Console(stderr=True, width=max(console.width, needed)).print(table)
 
 
 @app.command()
@@ -228,9 +179,12 @@ def _print_lines(sheet: Path, columns: Sequence[str], rows: Sequence[Sequence[ob
 @app.command()
 def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/summary.json")) -> None:
     """Print the aggregate of an evaluation as a Markdown table."""
-    found = read_json(path)
+    if path.is_dir():
+        results = path / "evaluation"
+        path = (results if results.is_dir() else path) / "summary.json"
+    found = read_json(path) if path.suffix == ".json" else None
     if not isinstance(found, dict) or "n" not in found:
-        raise RadgsError(f"{path}: not the summary.json of an evaluation")
+        raise RadgsError(f"{path}: not the summary.json of an evaluation, which is needed, or its folder")
     if not found["n"]:
         Console().print("there is no registration whose true pose is known, so there is nothing to sum up")
         return
@@ -248,7 +202,7 @@ def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/s
     for key, name in (
         ("success_2mm", "success at 2 mm"),
         ("success_1mm", "success at 1 mm"),
-        ("better_than_start_regm", "RegM better than the start"),
+        ("better_than_start_regm", "RecM and RegM better than the start"),
     ):
         v = found[key]
         rows.append((name, f"{100 * v['value']:.1f} % ({100 * v['low']:.1f}-{100 * v['high']:.1f})"))

@@ -5,26 +5,38 @@ Units are in the names: ``_mm``, ``_deg`` (degrees occur only here, in the CLI a
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
 from radgs.errors import ConfigError
 
-Level = Annotated[str, StringConstraints(pattern=r"^(C[1-7]|T([1-9]|1[0-3])|L[1-6])$")]
+_LEVEL = r"^(C[1-7]|T([1-9]|1[0-3])|L[1-6])$"
+
+
+def _vertebra(name: str) -> str:
+    if not re.match(_LEVEL, name):
+        raise ValueError(f"{name!r} is no vertebra (C1-C7, T1-T13, L1-L6)")
+    return name
+
+
+Level = Annotated[str, AfterValidator(_vertebra), WithJsonSchema({"type": "string", "pattern": _LEVEL})]
 
 
 class Section(BaseModel):
@@ -287,8 +299,23 @@ def load_config(source: str | Path | Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(source)
     except ValidationError as error:
-        problems = "; ".join(": ".join([".".join(map(str, e["loc"])), e["msg"]]).lstrip(": ") for e in error.errors())
-        raise ConfigError(f"{where}: {problems}") from None
+        raise ConfigError(f"{where}: {'; '.join(_problem(one) for one in error.errors())}") from None
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {place!r}{_meant(error['loc'])}"
+    return ": ".join(filter(None, [place, error["msg"].removeprefix("Value error, ")]))
+
+
+def _meant(place: Sequence[str | int]) -> str:
+    """The setting of the same section whose name is nearest, if one is near."""
+    section: Any = Config
+    for name in place[:-1]:
+        section = section.model_fields[name].annotation
+    near = difflib.get_close_matches(str(place[-1]), section.model_fields, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def export_schema(path: str | Path) -> None:

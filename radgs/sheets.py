@@ -30,6 +30,8 @@ def _read_sheet(path: Path, columns: tuple[str, ...], results: Path) -> list[dic
     header = cells[0][1]
     missing = [c for c in columns if c in _REQUIRED and c not in header]
     unknown = [c for c in header if c not in columns]
+    if missing and "\t" not in kept[0][1]:
+        raise ConfigError(f"{path}: the first line holds no tab; are the columns {list(columns)} separated by tabs?")
     if missing or unknown:
         raise ConfigError(
             f"{path}: missing columns {missing}, unknown columns {unknown}; it may have {list(columns)} and tabs"

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv, levels: [L1]}")
     sheet = "patient\tshot\tview\tboxes\timage\tgeometry\np\ts\tAP\tb.json\tap.dcm\tap.dcm\np\ts\tLA\tb.json\tla.dcm\t"
     (tmp_path / "xrays.tsv").write_text(sheet + "c.json\n")
-    write_json(tmp_path / "b.json", {"views": {"AP": {"L1": {"box": [3, 3, 9, 9]}}}})
+    write_json(tmp_path / "b.json", {"views": {view: {"L1": {"box": [3, 3, 9, 9]}} for view in ("AP", "LA")}})
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
@@ -164,7 +165,7 @@ def test_check_finds_a_level_that_is_not_in_the_labels_and_missing_boxes(tmp_pat
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     said = " ".join(done.stderr.split())
     assert done.returncode == 2
-    assert "has no L2" in said
+    assert "lacks L2 of levels (or they are below" in said
     assert "boxes is empty" in said
 
 
@@ -173,6 +174,11 @@ def test_a_summary_without_truth_and_what_is_no_summary(tmp_path):
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 0
     assert "nothing to sum up" in done.stdout
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "summary.json").rename(tmp_path / "evaluation/summary.json")
+    assert "nothing to sum up" in radgs("summary", str(tmp_path)).stdout
+    (tmp_path / "r.csv").write_text("a,b\n")
+    assert "not the summary.json" in radgs("summary", str(tmp_path / "r.csv")).stderr
     write_json(tmp_path / "summary.json", [1])
     done = radgs("summary", str(tmp_path / "summary.json"))
     assert done.returncode == 2
@@ -200,6 +206,10 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     assert "| success at 2 mm | 95.0 % (76.0-99.0) |" in done.stdout
     assert "0.42; 0.50 ± 0.10; 0.90 mm" in done.stdout
     assert "CT-assisted" not in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    assert radgs("--version").stdout.strip() == version("radgs")
 
 
 @pytest.mark.parametrize("command", ["check", "schema", "simulate", "summary"])

@@ -74,6 +74,21 @@ def test_a_missing_file_is_named(tmp_path):
         load_config(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": ["T12", "L9"]}, "levels.1: 'L9' is no vertebra (C1-C7, T1-T13, L1-L6)"),
+        ({"level": ["T12"]}, "unknown setting 'level' (did you mean levels?)"),
+        ({"crop": {"voxel": 3}}, "unknown setting 'crop.voxel' (did you mean voxels?)"),
+        ({"zzz": 1}, "unknown setting 'zzz'"),
+    ],
+)
+def test_a_refusal_says_what_would_be_right(settings, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(settings)
+    assert str(error.value) == f"config: {message}"
+
+
 def test_settings_do_not_change_after_reading():
     with pytest.raises(ValidationError, match="frozen"):
         load_config({}).demo.shots = 3

@@ -78,6 +78,8 @@ def test_the_page_says_first_that_x_rays_are_simulated(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.index("simulated &amp; the CT is real") < page.index("<table>")
     assert "0.43" in page
+    assert "<th>start</th>" in page
+    assert "detected</th>" not in page
     assert "not registered, cut by the CT (counted nowhere else)</td><td>1<" in page
     assert "outside the images" not in page
     assert "&lt;b&gt;" in page

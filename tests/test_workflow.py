@@ -222,6 +222,14 @@ def test_totalsegmentators_weights_are_inputs_of_the_rule_and_named_when_absent(
     assert "incoming/tiny/labels.nii.gz" not in read
 
 
+def test_a_wrong_setting_is_one_line_through_snakemake_too(project):
+    done = snakemake(project, "--dry-run", "--config", "level=L1")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == "radgs: config: unknown setting 'level' (did you mean levels?)"
+    assert "Traceback" not in done.stderr
+    assert "common.smk" not in done.stderr
+
+
 @pytest.mark.slow
 def test_a_broken_ct_is_one_line_and_leaves_nothing_behind(project, tmp_path):
     folder = tmp_path / "broken"
@@ -239,7 +247,9 @@ def test_a_broken_ct_is_one_line_and_leaves_nothing_behind(project, tmp_path):
     [
         ("patient\tct\n../x\ta.nii\n", "letters, digits"),
         ("patient\tct\np\ta.nii\np\ta.nii\n", "twice"),
-        ("patient\np\n", "missing columns"),
+        ("patient\np\n", "separated by tabs"),
+        ("patient ct\np a.nii\n", "separated by tabs"),
+        ("patient\tnote\np\tx\n", "missing columns"),
         ("patient\tct\np\t\n", "ct is empty"),
         ("patient\tct\tlevels\np\ta.nii\tL1 L9\n", "patient p.*levels"),
         ("patient\tct\tlevels\np\ta.nii\tL1 L1\n", "patient p.*each level once"),

@@ -3,7 +3,7 @@
 from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
 from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
-from radgs.anatomy.detection import detect_provided, detect_trained, read_levels
+from radgs.anatomy.detection import detect_provided, detect_trained, locate, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
@@ -32,6 +32,7 @@ __all__ = [
     "detect_trained",
     "fit_anchors",
     "level_name",
+    "locate",
     "make_segmenter",
     "neighbours",
     "read_audit",

@@ -30,6 +30,11 @@ class Box:
         u0, v0, u1, v1 = self.edges
         return np.array([(u0 + u1) / 2, (v0 + v1) / 2])
 
+    def outside(self, width: int, height: int) -> bool:
+        """Whether no part of it is inside an image of so many pixels."""
+        u0, v0, u1, v1 = self.edges
+        return u1 < -0.5 or v1 < -0.5 or u0 > width - 0.5 or v0 > height - 0.5
+
 
 @dataclass(frozen=True)
 class Detections:

@@ -27,6 +27,9 @@ _SPACING_MM = (0.1, 6.0)
 _MINIMUM_EXTENT_MM = 20.0
 _BONE_HU = 200.0
 _AIR_HU = -1024
+_NO_AIR_HU = -500.0
+# With nothing in the beam, scatter and noise can lift counts above I0, but not that far.
+_HIGHEST_MEDIAN_OF_I0 = 2.0
 # Stored values of scanners are HU + 1024; soft tissue then lies near 1000, where hardly any HU does.
 _UNSCALED_MEDIAN = 700.0
 
@@ -45,6 +48,8 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
         ImageError: the file cannot be read, or its values, voxel size or extent are not those of a CT.
     """
     ct = read_ct(source)
+    for doubt in ct_doubts(ct):
+        print(f"{source}: {doubt}", flush=True)  # noqa: T201
     limits = np.iinfo(np.int16)
     hu = np.clip(np.rint(ct.array.astype(np.float32)), _AIR_HU, limits.max).astype(np.int16)
     write_volume(target, ct.with_array(hu))
@@ -59,6 +64,14 @@ def read_ct(source: str | Path) -> Volume:
     ct = read_ct_dicom(source) if Path(source).is_dir() or is_dicom(source) else read_volume(source)
     _check_ct(ct, source)
     return ct
+
+
+def ct_doubts(ct: Volume) -> list[str]:
+    """What is unusual in a CT that can be used: without air it is masked, or a crop from within the body."""
+    lowest = float(ct.array.min())
+    if lowest < _NO_AIR_HU:
+        return []
+    return [f"no value below {_NO_AIR_HU:g} HU (the lowest is {lowest:g}): is the CT masked, or not in HU?"]
 
 
 def _check_ct(ct: Volume, source: str | Path) -> None:
@@ -80,6 +93,11 @@ def _check_ct(ct: Volume, source: str | Path) -> None:
         raise ImageError(
             f"{source}: values from {low:g} to {high:g} look like stored values without the rescale intercept; "
             "Hounsfield units are needed (water 0, air -1000)"
+        )
+    if low >= 0:
+        raise ImageError(
+            f"{source}: no value below 0 HU, so neither fat nor air: the CT is masked or not in Hounsfield units; "
+            "soft tissue is needed too"
         )
 
 
@@ -138,6 +156,10 @@ def read_xray(view: str, image: str | Path, geometry: str | Path) -> Xray:
         counts, saturation = read_counts(image), np.inf
         camera = camera_from_spec(spec, where, (counts.shape[1], counts.shape[0]))
     i0 = _given_i0(spec, where)
+    if i0 is not None and np.nanmedian(counts) > _HIGHEST_MEDIAN_OF_I0 * i0:
+        raise ImageError(
+            f"{where}: i0 is {i0:g}, but most counts of {image} are above {_HIGHEST_MEDIAN_OF_I0:g} times that"
+        )
     try:
         line_integrals, used, origin = to_line_integrals(counts, i0)
     except ImageError as error:

@@ -121,7 +121,7 @@ def judge(
     if evidence.visible < settings.min_visible:
         gates.append(f"only {100 * evidence.visible:.0f} % of the vertebra is inside one of the images")
     gates += [f"label: {doubt}" for doubt in label_doubts] + [f"name: {doubt}" for doubt in name_doubts]
-    chance = f"probability of an error below 2 mm: {p:.2f}"
+    chance = f"probability of an error below 2 mm: {p:.3f}, {settings.accept_probability:g} is needed"
     verdict: Literal["accepted", "review", "rejected"] = "review"
     if p < settings.reject_probability:
         verdict = "rejected"

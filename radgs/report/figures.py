@@ -21,8 +21,8 @@ _BEFORE = {"colors": "#ffb000", "linestyles": "dashed", "linewidths": 1.2}
 _AFTER = {"colors": "#00e5ff", "linestyles": "solid", "linewidths": 1.4}
 _STEPS = {
     "unregistered_mtre_mm": "unregistered",
-    "start_mtre_mm": "detected",
-    "regm_mtre_mm": "after RegM",
+    "start_mtre_mm": "start",
+    "regm_mtre_mm": "after RecM and RegM",
     "mtre_mm": "after refinement",
 }
 
@@ -56,7 +56,7 @@ def draw_overlay(
     title: str,
     target: str | Path,
 ) -> None:
-    """Every X-ray around the vertebra, with its outline at the detected and at the refined pose; PNG.
+    """Every X-ray around the vertebra, with its outline at the start and at the refined pose; PNG.
 
     Args:
         xrays: the views.
@@ -81,7 +81,7 @@ def draw_overlay(
         axis.imshow(shown, cmap="gray", vmin=low, vmax=high)
         for outline, style in zip(outlines, (_BEFORE, _AFTER), strict=True):
             axis.contour(outline[v0:v1, u0:u1].astype(float), levels=[0.5], **style)
-        axis.set_title(f"{name}   dashed: detected, solid: refined", fontsize=9)
+        axis.set_title(f"{name}   dashed: start, solid: refined", fontsize=9)
         axis.set_axis_off()
     figure.suptitle(title)
     _save(figure, target)

@@ -65,7 +65,7 @@ def _overview(summary: Mapping[str, Any]) -> str:
     for key, name in (
         ("success_2mm", "success at 2 mm"),
         ("success_1mm", "success at 1 mm"),
-        ("better_than_start_regm", "RegM better than its start"),
+        ("better_than_start_regm", "RecM and RegM better than the start"),
     ):
         if summary.get(key):
             v = summary[key]
@@ -97,7 +97,7 @@ def _reconstructions(summary: Mapping[str, Any]) -> str:
 def _registrations(table: pd.DataFrame) -> str:
     steps = ["unregistered_mtre_mm", "start_mtre_mm", "regm_mtre_mm", "mtre_mm"]
     rows = [
-        "<tr><th>patient</th><th>shot</th><th>level</th><th>unregistered</th><th>detected</th><th>RegM</th>"
+        "<tr><th>patient</th><th>shot</th><th>level</th><th>unregistered</th><th>start</th><th>RecM and RegM</th>"
         "<th>refined, mm</th><th>verdict</th><th>P(mTRE &lt; 2 mm)</th><th>label</th></tr>"
     ]
     for row in table.to_dict("records"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from radgs.anatomy import read_labelled_ct, split_tissue, verse_from_totalsegmentator
+from radgs.anatomy import Box, read_labelled_ct, split_tissue, verse_from_totalsegmentator
 from radgs.config import Config
 from radgs.errors import ImageError
 from radgs.images import Volume, atomic_path, read_volume, write_json, write_transforms, write_volume
@@ -142,7 +142,9 @@ def simulate_shots(
                 depth = float(camera.camera_from_world.apply(centre)[2])
                 jitter = settings.box_jitter_mm * float(camera.K[0, 0]) / depth
                 box = jittered_box(rng, spine.box(camera, level, pose.levels[level]), jitter)
-                boxes[view][level] = {"box": np.round(box, 1).tolist(), "score": 1.0}
+                edges = np.round(box, 1).tolist()
+                if not Box(edges, 1.0).outside(camera.width, camera.height):
+                    boxes[view][level] = {"box": edges, "score": 1.0}
         write_json(folder / shot / "cameras.json", {"views": specs})
         write_json(folder / shot / "boxes.json", {"views": boxes})
         write_transforms(truth_folder / f"{shot}.json", pose.levels)

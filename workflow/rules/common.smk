@@ -3,12 +3,16 @@ from pathlib import Path
 
 from radgs.anatomy import required_weights
 from radgs.config import load_config
+from radgs.errors import ConfigError
 from radgs.sheets import patient_levels, read_sheets
 from radgs.simulation import demo_shot_files
 
-CONFIG = load_config(config)
+try:
+    CONFIG = load_config(config)
+    PATIENTS, XRAYS = read_sheets(CONFIG)
+except ConfigError as error:
+    raise SystemExit(f"radgs: {error}")
 RESULTS = CONFIG.results
-PATIENTS, XRAYS = read_sheets(CONFIG)
 
 # Lowest layer first: what a rule computes may change with its package and with every package below it.
 PACKAGES = "config geometry images kernels projection gaussians anatomy simulation models training registration evaluation report".split()
