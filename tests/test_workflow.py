@@ -86,9 +86,9 @@ def jobs(folder, *arguments):
     return found
 
 
-def inputs_by_rule(folder):
+def inputs_by_rule(folder, *arguments):
     """Every job's inputs, from Snakemake's own dry run of everything."""
-    done = snakemake(folder, "--dry-run", "--forceall")
+    done = snakemake(folder, "--dry-run", "--forceall", *arguments)
     assert done.returncode == 0, done.stderr
     found, rule = [], None
     for line in (done.stdout + done.stderr).splitlines():
@@ -111,6 +111,32 @@ def test_after_preparation_no_rule_reads_what_the_hospital_or_the_simulation_wro
     assert {path for rule, path in inputs_by_rule(project) if rule == "detect" and "incoming" in path} == {
         "incoming/tiny/s1/boxes.json"
     }
+
+
+TINY_DETECTOR = {"image_px": 64, "width": 0.1, "shots": 8, "training": {"batch": 4, "epochs": 1}}
+YOLO = ["--config", f"detection={json.dumps({'backend': 'yolo', 'yolo': TINY_DETECTOR})}"]
+
+
+def test_the_detector_sees_neither_the_users_boxes_nor_the_truth(project):
+    read = inputs_by_rule(project, *YOLO)
+    assert {path for rule, path in read if rule == "detect"} == {
+        "results/patients/tiny/s1/xrays.nii.gz",
+        "results/patients/tiny/s1/cameras.json",
+        "results/patients/tiny/vertebrae.nii.gz",
+        "results/models/detector/tiny/detector.safetensors",
+        "results/models/detector/tiny/card.json",
+    }
+    assert not [path for _, path in read if "boxes" in path]
+    assert {rule for rule, path in read if "truth" in path} == {"evaluate"}
+
+
+@pytest.mark.slow
+def test_the_detector_is_trained_by_rules_of_its_own(finished):
+    pytest.importorskip("ultralytics", reason="the extra detect is not installed")
+    card = "results/models/detector/tiny/card.json"
+    done = snakemake(finished, *YOLO, "--", card)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(read_json(finished / card)["levels"]) == {"T12", "L1", "L2"}
 
 
 @pytest.mark.slow
