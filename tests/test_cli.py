@@ -1,5 +1,6 @@
 """The command line: one line or one table, exit code 2 when something is wrong."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 
 def radgs(*arguments, cwd=None):
     command = [sys.executable, "-c", "from radgs.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    wide = {**os.environ, "COLUMNS": "1000"}  # where a table's lines break must not depend on how long the paths are
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=wide)
 
 
 def test_a_missing_config_is_one_line_and_exit_2(tmp_path):
@@ -66,7 +68,7 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / "c.json").write_text('{"views": {"LA": {"source_to_detector_mm": 1200, "size": [31, 20]}}}')
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
-    assert "[30, 20]" in done.stderr.replace("\n", "")  # brackets are not swallowed as markup
+    assert "[30, 20]" in done.stderr  # brackets are not swallowed as markup
     write_volume(tmp_path / "labels.nii.gz", ct.with_array(labels * 2))
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert "are no verse numbers" in " ".join(done.stderr.split())
@@ -74,11 +76,11 @@ def test_check_reads_dicom_and_completes_it_from_cameras_json(tmp_path):
         "{patients: patients.tsv, xrays: xrays.tsv, levels: [L1], segmentation: {backend: totalsegmentator}}"
     )
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
-    assert "totalseg_download_weights" in done.stderr.replace("\n", "")
+    assert "totalseg_download_weights" in done.stderr
     (tmp_path / "xrays.tsv").write_text(sheet + "la.dcm\n")
     done = radgs("check", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "source_to_detector_mm" in done.stderr.replace("\n", "")
+    assert "source_to_detector_mm" in done.stderr
 
 
 def test_check_in_a_fresh_clone_passes_over_the_demos_files_only_and_counts_them(tmp_path):
