@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from radgs.kernels.numba import rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
 from radgs.kernels.numba.support import support
 
@@ -20,10 +21,10 @@ _SLABS = 16
 def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
     """Images ``[I, h, w]``."""
     c, tau = _array(coefficients), _array(cutoffs)
-    images, rows = np.zeros((len(c), *size), np.float32), np.empty((*tau.shape, 2), np.int32)
+    images, rows = zeros((len(c), *size)), np.empty((*tau.shape, 2), np.int32)
     launch(rasterize.footprint_rows, c, tau, size[0], rows)
-    launch(rasterize.rasterize_forward, c, tau, rows, images, _parts(len(images), size[0]))
-    return torch.from_numpy(images)
+    launch(rasterize.rasterize_forward, c, tau, rows, images, size[1], _parts(len(images), size[0]))
+    return torch.from_numpy(images[..., : size[1]]).contiguous()
 
 
 def rasterize_backward(coefficients: Tensor, cutoffs: Tensor, to_images: Tensor) -> Tensor:
@@ -36,10 +37,10 @@ def rasterize_backward(coefficients: Tensor, cutoffs: Tensor, to_images: Tensor)
 
 def voxelize_forward(coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Volumes ``[B, d, h, w]``."""
-    volumes = np.zeros((len(coefficients), *shape), np.float32)
+    volumes = zeros((len(coefficients), *shape))
     parts = _parts(len(volumes), shape[0])
-    launch(voxelize.voxelize_forward, _array(coefficients), _array(cutoffs), volumes, parts)
-    return torch.from_numpy(volumes)
+    launch(voxelize.voxelize_forward, _array(coefficients), _array(cutoffs), volumes, shape[2], parts)
+    return torch.from_numpy(volumes[..., : shape[2]]).contiguous()
 
 
 def voxelize_backward(coefficients: Tensor, cutoffs: Tensor, to_volumes: Tensor) -> Tensor:
