@@ -20,8 +20,11 @@ _CHUNK = 32
 
 
 @njit(**INNER)
-def _rows(c, tau2, height):
-    """First and last row of the footprint, kept inside the image; empty: last < first."""
+def rows_of(c, tau, height):
+    """First and last row of a Gaussian's footprint, kept inside the image; empty: last < first."""
+    if not tau > _F(0):
+        return int32(0), int32(-1)
+    tau2 = tau * tau
     mx, mc, my = c[3] - tau2 * c[8], c[4] - tau2 * c[9], c[5] - tau2 * c[10]
     determinant = mx * my - mc * mc
     if not (mx > _F(0) and determinant > _F(0)):
@@ -50,7 +53,7 @@ def _span(c, dy, tau2, width):
 
 @njit(**INNER)
 def _draw(row, low, high, dx0, a, gxx, n1, n0, qxx, q1, q0):
-    """Add to a row of whole `LANES` what lies in its columns ``low`` to ``high``; ``dx0`` is the offset of its first."""
+    """Add to a row of whole `LANES` what lies in columns ``low`` to ``high``; ``dx0`` is the offset of its first."""
     for block in range(row.shape[0] // LANES):
         for lane in range(LANES):
             i = block * LANES + lane
@@ -96,9 +99,10 @@ def _add(c, tau2, image, width, first, last):
 
 
 @njit(**INNER)
-def _pull_back(c, tau2, to_image, out):
+def _pull_back(c, tau, to_image, out):
     """The gradient to the coefficients of a Gaussian."""
-    first, last = _rows(c, tau2, to_image.shape[0])
+    first, last = rows_of(c, tau, to_image.shape[0])
+    tau2 = tau * tau
     e = ax = ay = axx = axy = ayy = _F(0)
     b = bx = by = bxx = bxy = byy = _F(0)
     for y in range(first, last + 1):
@@ -130,10 +134,7 @@ def footprint_rows(coefficients, cutoffs, height, rows):
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             image, k = flat // gaussians, flat % gaussians
-            tau = cutoffs[image, k]
-            rows[image, k, 0], rows[image, k, 1] = int32(0), int32(-1)
-            if tau > _F(0):
-                rows[image, k, 0], rows[image, k, 1] = _rows(coefficients[image, k], tau * tau, height)
+            rows[image, k, 0], rows[image, k, 1] = rows_of(coefficients[image, k], cutoffs[image, k], height)
 
 
 @njit(**PARALLEL)
@@ -162,8 +163,7 @@ def rasterize_backward(coefficients, cutoffs, to_images, to_coefficients):
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             image, k = flat // gaussians, flat % gaussians
-            tau = cutoffs[image, k]
-            if tau > _F(0):
-                _pull_back(coefficients[image, k], tau * tau, to_images[image], to_coefficients[image, k])
+            if cutoffs[image, k] > _F(0):
+                _pull_back(coefficients[image, k], cutoffs[image, k], to_images[image], to_coefficients[image, k])
             else:
                 to_coefficients[image, k][:] = _F(0)

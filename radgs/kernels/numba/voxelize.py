@@ -41,7 +41,7 @@ def _within(centre, half, first, last):
 
 @njit(**INNER)
 def _fill(row, low, high, ex0, density, sxx, base):
-    """Add to a row of whole `LANES` what lies in its columns ``low`` to ``high``; ``ex0`` is the offset of its first."""
+    """Add to a row of whole `LANES` what lies in columns ``low`` to ``high``; ``ex0`` is the offset of its first."""
     for block in range(row.shape[0] // LANES):
         for lane in range(LANES):
             i = block * LANES + lane
