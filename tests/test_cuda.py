@@ -11,9 +11,9 @@ import torch
 from radgs.errors import RadgsError
 from radgs.kernels import dispatch, rasterize_coefficients, voxelize_coefficients
 
-SOURCES = ["rasterize", "siddon", "trilinear", "voxelize"]
-# More would leave a multiprocessor too few threads to hide the latency of memory.
-MOST_REGISTERS = {"rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
+SOURCES = ["project", "rasterize", "siddon", "trilinear", "voxelize"]
+# More would leave a multiprocessor too few threads to hide the latency of memory. The projection is float64 and short.
+MOST_REGISTERS = {"project": 255, "rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 

@@ -65,7 +65,9 @@ def test_adjoint_by_hand_is_that_of_automatic_differentiation_in_float64(count, 
     # Coefficients of all sizes: each has its say.
     weights = weights / expected.detach().abs().amax((0, 1, 2)).clamp_min(1e-300) * drawn[..., None]
     truths = torch.autograd.grad((expected * weights).sum(), leaves)
-    for ours, truth in zip(operations.project_adjoint(gaussians, cameras, ends, cone, weights), truths, strict=True):
+    for ours, truth in zip(
+        operations.project_adjoint(gaussians, cameras, ends, cone, weights, True), truths, strict=True
+    ):
         assert _close(ours, truth, 1e-10)
 
 
@@ -77,7 +79,9 @@ def test_each_coefficient_alone_has_its_own_gradient(column):
     weights = torch.zeros_like(expected)
     weights[..., column] = torch.where(ends > 0, torch.arange(1.0, 9.0, dtype=F64), 0)
     truths = torch.autograd.grad((expected * weights).sum(), leaves)
-    for ours, truth in zip(operations.project_adjoint(gaussians, cameras, ends, True, weights), truths, strict=True):
+    for ours, truth in zip(
+        operations.project_adjoint(gaussians, cameras, ends, True, weights, True), truths, strict=True
+    ):
         assert (ours - truth).norm() <= 1e-10 * truth.norm()
 
 
@@ -150,7 +154,7 @@ def test_sums_over_gaussians_for_cameras_have_one_order_whatever_the_threads():
         for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
             numba.set_num_threads(threads)
             _, ends, _ = operations.project(gaussians, cameras, cutoffs, SIZE, True)
-            results.append(operations.project_adjoint(gaussians, cameras, ends, True, weights))
+            results.append(operations.project_adjoint(gaussians, cameras, ends, True, weights, True))
     finally:
         numba.set_num_threads(before)
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))

@@ -122,7 +122,9 @@ class _RasterizeGaussians(torch.autograd.Function):
         *gaussians, cameras, coefficients, ends = ctx.saved_tensors
         to_images = gradients[0].flatten(0, 1)
         to_coefficients = ctx.fast.rasterize_backward(coefficients.flatten(0, 1), ends.flatten(0, 1), to_images)
-        to_inputs = ctx.fast.project_adjoint(gaussians, cameras, ends, ctx.cone, to_coefficients.view_as(coefficients))
+        to_inputs = ctx.fast.project_adjoint(
+            gaussians, cameras, ends, ctx.cone, to_coefficients.view_as(coefficients), ctx.needs_input_grad[4]
+        )
         return (*to_inputs, None, None, None, None)
 
 

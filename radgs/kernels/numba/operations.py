@@ -37,15 +37,20 @@ def project(
 
 
 def project_adjoint(
-    gaussians: Sequence[Tensor], cameras: Tensor, ends: Tensor, cone: bool, to_coefficients: Tensor
-) -> list[Tensor]:
-    """Gradients to means, scales, quaternions, densities and cameras."""
+    gaussians: Sequence[Tensor],
+    cameras: Tensor,
+    ends: Tensor,
+    cone: bool,
+    to_coefficients: Tensor,
+    to_cameras_wanted: bool,
+) -> list[Tensor | None]:
+    """Gradients to means, scales, quaternions, densities and, if wanted, cameras."""
     arrays, c = [_array(t) for t in gaussians], _array(cameras)
     out = [np.empty_like(a) for a in arrays]
     chunks = -(-arrays[0].shape[1] // projection.CHUNK)
     to_cameras = np.empty((c.shape[0], chunks, *c.shape[1:]))
     launch(projection.project_adjoint, *arrays, c, _array(ends), cone, _array(to_coefficients), *out, to_cameras)
-    return [torch.from_numpy(a) for a in (*out, to_cameras.sum(1))]
+    return [*(torch.from_numpy(a) for a in out), torch.from_numpy(to_cameras.sum(1)) if to_cameras_wanted else None]
 
 
 def footprints(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
