@@ -61,9 +61,14 @@ def _seen(p, s, axes, camera, cone):
 
 @njit(**INNER)
 def _project(p, s, axes, density, camera, cutoff, cone, out):
-    """Write the coefficients; return the cut-off, 0 where the image is not bounded or its numbers too large."""
-    m, ray, whitening, w, b1, b2 = _seen(p, s, axes, camera, cone)
+    """Write the coefficients; return the cut-off, or 0 and zeros where nothing is to be drawn.
+
+    That is where the image is not bounded, or its numbers too large.
+    """
     out[:] = 0
+    if not cutoff > 0:
+        return 0.0
+    m, ray, whitening, w, b1, b2 = _seen(p, s, axes, camera, cone)
     along = whitening[0][2] * s[0] ** 2, whitening[1][2] * s[1] ** 2, whitening[2][2] * s[2] ** 2
     if cone and not m[2] > cutoff * math.sqrt(dot(along, along)):
         return 0.0
