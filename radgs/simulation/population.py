@@ -73,7 +73,7 @@ def simulate_population(
     for pair in pairs:
         pair["vertebra"] = np.array(chosen.index(_name(int(pair["level"]))), dtype=np.int64)
     tables = vertebra_tables(volume, numbers, chosen, config, seed=variant)
-    attributes = {
+    attributes: dict[str, str | int] = {
         "subject": subject,
         "variant": variant,
         "levels": " ".join(chosen),
