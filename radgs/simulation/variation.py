@@ -126,7 +126,7 @@ def filled(labels: Volume, rng: np.random.Generator) -> Volume:
         (box,) = ndimage.find_objects((array == number).astype(np.uint8))
         inside = np.pad(array[box] == number, 1)
         depth = ndimage.distance_transform_edt(inside, sampling=spacing[::-1])[1:-1, 1:-1, 1:-1]
-        bone = np.where(depth <= _CORTEX_MM, _CORTEX_HU, _TRABECULAR_HU + 60 * noise[box])
+        bone = np.where(depth <= max(_CORTEX_MM, float(spacing.max())), _CORTEX_HU, _TRABECULAR_HU + 60 * noise[box])
         hu[box] = np.where(depth > 0, bone, hu[box])
     return labels.with_array(hu)
 
