@@ -110,6 +110,7 @@ SHARDS = expand(
     variant=range(CONFIG.population.variants),
     subject=POPULATION,
 )
+PRETRAINED = CONFIG.pretrained / "card.json" if CONFIG.pretrained else []
 P1 = RESULTS / ("models/p1/joint" if POPULATION else "models/p1")
 
 
@@ -139,8 +140,8 @@ def training_data(wildcards):
 def first_weights(wildcards):
     """What a stage starts from: weights that ship or that a user names, then the stage before."""
     if wildcards.stage == "p1":
-        return CONFIG.pretrained or []
-    return RESULTS / "models/p2"
+        return PRETRAINED
+    return RESULTS / "models/p2/card.json"
 
 
 def stage_settings(wildcards):

@@ -4,9 +4,9 @@ if not POPULATION:
     rule pass_on_p1:
         """No population is configured: the pretrained weights, or random ones, go on unchanged."""
         input:
-            initial=CONFIG.pretrained or [],
+            initial=PRETRAINED,
         output:
-            directory(P1),
+            multiext(str(P1) + "/", "recm.safetensors", "regm.safetensors", "card.json"),
         log:
             "logs/pass_on_p1.log",
         conda:
@@ -26,9 +26,14 @@ if not POPULATION:
 rule pass_on_p2:
     """There are no real X-rays with known poses: the weights of P1 go on unchanged, and the card says so."""
     input:
-        initial=P1,
+        initial=P1 / "card.json",
     output:
-        directory(RESULTS / "models/p2"),
+        multiext(
+            str(RESULTS / "models/p2") + "/",
+            "recm.safetensors",
+            "regm.safetensors",
+            "card.json",
+        ),
     log:
         "logs/pass_on_p2.log",
     conda:

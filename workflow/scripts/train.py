@@ -4,6 +4,7 @@ from radgs.cli import by_level, run_rule
 from radgs.training import read_patient, read_population, train_joint, train_recm, train_regm
 
 files, folder = snakemake.input, Path(snakemake.output.card).parent
+initial = Path(files.initial).parent if files.get("initial") else None
 population = snakemake.wildcards.stage == "p1"
 
 
@@ -17,9 +18,9 @@ def read(config):
 def train(config):
     data, settings = read(config), config.population.training if population else config.training
     if snakemake.rule == "train_recm":
-        train_recm(data, files.get("initial") or None, folder, config, settings)
+        train_recm(data, initial, folder, config, settings)
     elif snakemake.rule == "train_regm":
-        train_regm(data, Path(files.recm).parent, files.get("initial") or None, folder, config, settings)
+        train_regm(data, Path(files.recm).parent, initial, folder, config, settings)
     else:
         train_joint(data, Path(files.recm).parent, Path(files.regm).parent, folder, config, settings)
 
