@@ -131,8 +131,11 @@ class SegmentationSettings(Section):
 class NetworkSettings(Section):
     """RecM and RegM."""
 
-    encoder: Literal["resnet18"] = "resnet18"
-    width: PositiveInt = Field(16, description="channels of RecM's first stage; the paper's size is 64")
+    encoder: Literal["resnet18", "resnet50", "densenet121", "vit"] = Field(
+        "resnet18", description="of RecM in 2D, of RegM in 3D"
+    )
+    width: PositiveInt = Field(16, description="channels of RecM's first stage; 64: the encoder's published size")
+    regm_width: PositiveInt = Field(8, description="channels of RegM's first stage")
     image_px: PositiveInt = 64
     volume_voxels: PositiveInt = 32
     gaussians: PositiveInt = 2048

@@ -91,7 +91,7 @@ class RecM(nn.Module):
         super().__init__()
         self.settings, self.crop_mm = settings, crop_mm
         self.encoders = nn.ModuleList(
-            [build_encoder(settings.encoder, 2, 2, _CHANNELS, settings.width) for _ in range(VIEWS)]
+            [build_encoder(settings.encoder, 2, 2, _CHANNELS, settings.width, settings.image_px) for _ in range(VIEWS)]
         )
         self.attentions = nn.ModuleList(
             [CounterfactualAttention(_CHANNELS, settings.attention_maps) for _ in range(VIEWS)]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import roma
 import torch
 from jaxtyping import Float
-from monai.losses import SSIMLoss
 from torch import Tensor
 
 from radgs.config import LossSettings
@@ -29,6 +28,8 @@ def l1(a: Float[Tensor, "*any"], b: Float[Tensor, "*any"]) -> Float[Tensor, ""]:
 
 def dissimilarity(a: Float[Tensor, "B *size"], b: Float[Tensor, "B *size"], data_range: float) -> Float[Tensor, ""]:
     """1 - SSIM of images ``[B, H, W]`` or volumes ``[B, D, H, W]`` with a Gaussian window (Wang et al. 2004, MONAI)."""
+    from monai.losses import SSIMLoss  # takes seconds, and is not needed by whoever only imports this package
+
     dims = a.ndim - 1
     loss = SSIMLoss(spatial_dims=dims, data_range=data_range, win_size=_SSIM_WINDOW[dims])
     return loss(a[:, None], b[:, None])
