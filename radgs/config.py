@@ -140,13 +140,17 @@ class NetworkSettings(Section):
     volume_voxels: PositiveInt = 32
     gaussians: PositiveInt = 2048
     attention_maps: PositiveInt = 32
-    anchors: Literal["grid", "patient"] = "patient"
+    head: Literal["anchored", "global"] = Field("anchored", description="global: that of the publication")
+    anchors: Literal["grid", "population", "patient"] = Field("patient", description="of what RegM is given")
 
 
 class AnchorSettings(Section):
-    """Gaussians fitted to the patient's CT."""
+    """Gaussians fitted to CTs: the patient's, or the mean of a population."""
 
     steps: PositiveInt = 150
+    population: Path | None = Field(
+        None, description="folder of {level}.ply for network.anchors: population; weights trained so keep them"
+    )
 
 
 class SimulationSettings(Section):
@@ -190,15 +194,38 @@ class DetectionSettings(Section):
     yolo: YoloSettings = YoloSettings()
 
 
-class LossSettings(Section):
-    """Weights of the terms (RadGS-Reg; the anchor term is ours, its reach is longer than the voxel loss's)."""
+# What differs from LossSettings' defaults in the loss of the publication and in that of its authors' released code.
+_LOSS_PRESETS: dict[str, dict[str, float]] = {
+    "default": {},
+    "paper": {"anchor": 0.0, "volume": 0.0, "density": 0.0},
+    "code": {"anchor": 0.0, "volume": 0.0, "density": 0.0, "chamfer": 0.5, "views": 50},
+}
 
+
+class LossSettings(Section):
+    """Weights of the terms.
+
+    ssim, tv and geodesic are RadGS-Reg's; anchor, volume and density are this project's: their reach is longer.
+    """
+
+    preset: Literal["default", "paper", "code"] = Field(
+        "default", description="what those below are that are not given: ours, the publication's, its released code's"
+    )
     ssim: float = Field(0.2, ge=0)
     tv: float = Field(0.05, ge=0)
     geodesic: float = Field(0.02, ge=0)
     anchor: float = Field(1.0, ge=0)
     volume: float = Field(5.0, ge=0)
     density: float = Field(0.2, ge=0)
+    chamfer: float = Field(0.0, ge=0, description="of the Gaussians' centres to those fitted to the CT")
+    views: int = Field(2, ge=2, description="that supervise a reconstruction; beyond two drawn from the CT crop")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
+            return given
+        return {**_LOSS_PRESETS.get(given["preset"], {}), **given}
 
 
 class StageSettings(Section):

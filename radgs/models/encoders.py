@@ -6,6 +6,7 @@ All come from MONAI, which takes three seconds to import: it is imported by whoe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,8 @@ class PyramidEncoder(Encoder):
     single pixels.
     """
 
+    backbone: Any  # a module whose parts MONAI does not declare
+
     def __init__(self, backbone: nn.Module, planes: list[int], spatial_dims: int, out_channels: int) -> None:
         super().__init__()
         self.backbone = backbone
@@ -76,7 +79,7 @@ class ResNetEncoder(PyramidEncoder):
     ) -> None:
         from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 
-        kind = {"basic": ResNetBlock, "bottleneck": ResNetBottleneck}[block]
+        kind: Any = {"basic": ResNetBlock, "bottleneck": ResNetBottleneck}[block]
         planes = [width * 2**i for i in range(4)]
         backbone = ResNet(
             kind,
@@ -135,7 +138,7 @@ class TransformerEncoder(Encoder):
         patch = max(_PATCH, size // _TOKENS[spatial_dims])
         if size % patch:
             raise ConfigError(
-                f"network: a vit needs images or volumes whose size is a multiple of its patch, got {size} and {patch}; "
+                f"network: a vit needs sizes that are multiples of its patch, got {size} and {patch}; "
                 f"make image_px a multiple of {_TOKENS[2]} and volume_voxels one of {_TOKENS[3]}"
             )
         super().__init__()

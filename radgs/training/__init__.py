@@ -4,6 +4,7 @@ from radgs.training.detector import train_detector
 from radgs.training.loop import Outcome, TrainingError, train_stage
 from radgs.training.losses import (
     anchor_distance,
+    chamfer,
     dissimilarity,
     geodesic,
     l1,
@@ -18,6 +19,7 @@ __all__ = [
     "Outcome",
     "TrainingError",
     "anchor_distance",
+    "chamfer",
     "dissimilarity",
     "geodesic",
     "l1",

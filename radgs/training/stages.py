@@ -14,7 +14,7 @@ import torch
 from radgs.config import Config, TrainingSettings
 from radgs.errors import ConfigError
 from radgs.images import write_json
-from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
+from radgs.models import RecM, RegM, load_recm, load_regm, read_population, write_weights
 from radgs.simulation import SimulatedPairs
 from radgs.training.data import Vertebrae, fingerprint, read_pairs, read_vertebrae
 from radgs.training.loop import Outcome, Stage, train_stage
@@ -135,7 +135,12 @@ def _has_regm(folder: str | Path | None) -> bool:
 
 
 def _recm(folder: str | Path | None, config: Config) -> RecM:
-    return RecM(config.network, config.crop.size_mm) if folder is None else _same(load_recm(folder), folder, config)
+    if folder is not None:
+        return _same(load_recm(folder), folder, config)
+    recm = RecM(config.network, config.crop.size_mm)
+    if recm.population is not None and config.anchors.population is not None:
+        recm.population.fill(read_population(config.anchors.population))
+    return recm
 
 
 def _regm(folder: str | Path | None, config: Config) -> RegM:
