@@ -173,6 +173,18 @@ class TrainingSettings(Section):
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     pairs: PositiveInt | None = Field(None, description="use the last so many pairs; each stage holds out the end")
     max_seconds: PositiveFloat | None = None
+    patience: PositiveInt | None = Field(None, description="stop after so many epochs without a better held-out score")
+
+
+class MachineSettings(Section):
+    """Where training runs; nothing of what is trained."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt = Field(1, description="of each node; a batch is shared out among all of them")
+    nodes: PositiveInt = Field(1, description="beyond one, Slurm or torchrun must start the processes")
+    strategy: str = Field("auto", description="of Lightning Fabric")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the encoders while they are trained")
+    tensorboard: bool = Field(True, description="logs for TensorBoard beside log.csv")
 
 
 class YoloSettings(Section):
@@ -290,6 +302,7 @@ class Config(Section):
     anchors: AnchorSettings = AnchorSettings()
     simulation: SimulationSettings = SimulationSettings()
     training: StageSettings = StageSettings()
+    machine: MachineSettings = MachineSettings()
     refinement: RefinementSettings = RefinementSettings()
     judgement: JudgementSettings = JudgementSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -96,15 +96,18 @@ def test_an_unknown_encoder_is_named():
         load_config({"network": {"encoder": "vgg"}})
 
 
-def test_bfloat16_is_for_the_encoder_alone():
+def test_bfloat16_is_for_training_and_for_the_encoder_alone():
     torch.manual_seed(0)
-    encoder, x = build_encoder("resnet18", 2, 1, 4, 4, 32).eval(), torch.rand(2, 1, 32, 32)
-    exact = encoder(x)
+    encoder, x = build_encoder("resnet18", 2, 1, 4, 4, 32), torch.rand(2, 1, 32, 32)
+    exact = encoder(x).detach()
     encoder.compute = torch.bfloat16
     rounded = encoder(x)
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
+    used = encoder.eval()(x)
+    encoder.compute = torch.float32
+    assert torch.equal(encoder(x), used)
 
 
 def test_weights_of_the_default_networks_keep_their_names_and_shapes():

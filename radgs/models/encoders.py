@@ -25,15 +25,15 @@ class Encoder(nn.Module):
     """Maps ``[B, in, *size]`` to ``[B, out, *size / 4]``.
 
     Attributes:
-        compute: the type in which the encoder works. Its output is of the input's type in any case: what follows is
-            geometry in mm, of which bfloat16 keeps three digits.
+        compute: the type in which the encoder works while it is trained. Its output is of the input's type in any case:
+            what follows is geometry in mm, of which bfloat16 keeps three digits.
     """
 
     compute = torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
         """The feature map."""
-        if self.compute == torch.float32:
+        if self.compute == torch.float32 or not self.training:
             return self.encode(x)
         with torch.autocast(x.device.type, self.compute):
             return self.encode(x).to(x.dtype)

@@ -18,6 +18,7 @@ from radgs.models import RecM, RegM, load_recm, load_regm, read_population, writ
 from radgs.simulation import SimulatedPairs
 from radgs.training.data import Vertebrae, fingerprint, read_pairs, read_vertebrae
 from radgs.training.loop import Outcome, Stage, train_stage
+from radgs.training.machine import rank_zero_only
 from radgs.training.recm_stage import RecMStage
 from radgs.training.regm_stage import JointStage, RegMStage, reconstructed
 
@@ -127,7 +128,9 @@ def _train(
     parts = [name, fingerprint(pairs), *(fingerprint(path) for path in weights), version("radgs")]
     used = config.model_dump_json(include={"network", "training", "crop", "seed"})
     identity = hashlib.sha256(json.dumps([*parts, used]).encode()).hexdigest()
-    return train_stage(stage, fields, settings, folder, name=name, seed=config.seed, identity=identity)
+    return train_stage(
+        stage, fields, settings, folder, name=name, seed=config.seed, identity=identity, machine=config.machine
+    )
 
 
 def _has_regm(folder: str | Path | None) -> bool:
@@ -165,9 +168,11 @@ def _trained_card(pairs: str | Path, data: SimulatedPairs, outcome: Outcome) -> 
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 1),
         "complete": outcome.complete,
+        "stopped_early": outcome.stopped_early,
     }
 
 
+@rank_zero_only
 def _write(
     folder: str | Path, config: Config, stage: str, recm: RecM, regm: RegM | None, facts: Mapping[str, Any]
 ) -> None:
