@@ -286,6 +286,12 @@ class EvaluationSettings(Section):
     points: PositiveInt = 1000
 
 
+class ReportSettings(Section):
+    """What the report shows."""
+
+    attention_maps: bool = Field(True, description="where RecM looked in each X-ray, as pictures")
+
+
 class Config(Section):
     """All settings of a run."""
 
@@ -306,6 +312,7 @@ class Config(Section):
     refinement: RefinementSettings = RefinementSettings()
     judgement: JudgementSettings = JudgementSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
     def _each_level_once(self) -> Self:

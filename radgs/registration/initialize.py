@@ -17,6 +17,7 @@ from radgs.gaussians import Grid, RadiativeGaussians, voxelize
 from radgs.geometry import RigidTransform, frontal_and_lateral
 from radgs.images import Xray
 from radgs.models import RecM, RegM
+from radgs.registration.attention import ViewAttention
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Estimate:
         reconstructions: by kind (``xray_only``, ``ct_assisted``), ``[D, H, W]`` 1/mm on ``grid``.
         gaussians: the reconstruction that RegM used, crop frame.
         grid: of the reconstructions, crop frame.
+        attention: by view, where RecM looked.
     """
 
     detected: RigidTransform
@@ -38,6 +40,7 @@ class Estimate:
     reconstructions: dict[str, Float[Tensor, "D H W"]]
     gaussians: RadiativeGaussians
     grid: Grid
+    attention: dict[str, ViewAttention]
 
 
 def _stack(anchors: list[RadiativeGaussians]) -> RadiativeGaussians:
@@ -96,6 +99,10 @@ def estimate(
             reconstructions={kind: volume[i] for kind, volume in volumes.items()},
             gaussians=made[used].factual[i],
             grid=grid,
+            attention={
+                name: ViewAttention(views.images[i, v].numpy(), made[used].attention[i, v].numpy(), size)
+                for v, name in enumerate(pair)
+            },
         )
     return out
 
