@@ -140,6 +140,7 @@ def draw_attention(views: Mapping[str, ViewAttention], title: str, target: str |
         target: the file to write.
     """
     figure = Figure(figsize=(12, 4.2 * len(views)))
+    figure.subplots_adjust(left=0.05, right=0.97, top=0.92, bottom=0.05, wspace=0.08, hspace=0.2)
     top = max(float(np.percentile(view.maps, 99.5)) for view in views.values())
     rows = figure.subplots(len(views), 2, squeeze=False, width_ratios=[1, 2.1])
     for (mean, each), (name, view) in zip(rows, views.items(), strict=True):

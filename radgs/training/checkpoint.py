@@ -104,7 +104,7 @@ def read_checkpoint(
     optimizer.load_state_dict(content["optimizer"])
     scheduler.load_state_dict(content["scheduler"])
     random, size = content["random"][rank], len(torch.get_rng_state())
-    torch.set_rng_state(random[:size])
+    torch.set_rng_state(random[:size].clone())  # PyTorch crashes on a part of a larger tensor
     if len(random) > size and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random[size:])
+        torch.cuda.set_rng_state(random[size:].clone())
     return Progress(**content["progress"])

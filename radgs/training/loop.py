@@ -175,6 +175,7 @@ class _Run:
         self.progress = read_checkpoint(
             folder / "checkpoint.pt", identity, stage, self.optimizer, self.scheduler, fabric.global_rank
         )
+        fabric.barrier()  # all have read it before the first one writes the next
         self.in_time = True
 
     def train(
