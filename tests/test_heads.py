@@ -13,7 +13,7 @@ from radgs.config import Config, NetworkSettings
 from radgs.errors import AnatomyError, RadgsError
 from radgs.gaussians import Grid, RadiativeGaussians, read_ply, voxelize, write_ply
 from radgs.images import Volume, write_volume
-from radgs.models import RecM, load_recm, read_population, write_weights
+from radgs.models import RecM, load_recm, read_population_anchors, write_weights
 from radgs.models.anchors import changed
 from tests.test_models_recm import SMALL, camera_views, patient_anchors
 
@@ -130,7 +130,7 @@ def test_a_level_that_the_population_lacks_has_the_anchors_of_the_nearest(tmp_pa
     for level, x in (("T10", 10.0), ("L3", -10.0)):
         write_ply(tmp_path / f"{level}.ply", one_gaussian(x))
     recm = RecM(ANCHORED.model_copy(update={"anchors": "population"}))
-    recm.population.fill(read_population(tmp_path))
+    recm.population.fill(read_population_anchors(tmp_path))
     means = recm.blank(torch.tensor([17, 22, 18, 21, 28, 1])).means[..., 0].mean(1)  # T10 L3 T11 L2 T13 C1
     assert means.sign().tolist() == [1, -1, 1, -1, -1, 1]
 
@@ -142,7 +142,7 @@ def test_population_anchors_travel_with_the_weights_and_are_xray_only(tmp_path, 
     recm = wild(settings)
     with pytest.raises(RadgsError, match=r"anchors\.population"):
         recm.blank(torch.tensor([20]))
-    recm.population.fill(read_population(tmp_path))
+    recm.population.fill(read_population_anchors(tmp_path))
     write_weights(tmp_path / "recm.safetensors", recm)
     card = {"network": settings.model_dump(mode="json"), "crop_mm": 112.0}
     (tmp_path / "card.json").write_text(json.dumps(card))
@@ -154,7 +154,7 @@ def test_population_anchors_travel_with_the_weights_and_are_xray_only(tmp_path, 
 
 def test_population_anchors_that_do_not_fit_or_are_missing_are_named(tmp_path):
     with pytest.raises(AnatomyError, match=r"L1\.ply"):
-        read_population(tmp_path)
+        read_population_anchors(tmp_path)
     recm = RecM(ANCHORED.model_copy(update={"anchors": "population"}))
     with pytest.raises(AnatomyError, match=r"gaussians \(50\).*L1"):
         recm.population.fill({"L1": one_gaussian(1.0, count=9)})

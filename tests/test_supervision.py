@@ -9,11 +9,17 @@ import torch
 
 from radgs.gaussians import Grid, rasterize, voxelize
 from radgs.models import RecM
-from radgs.training.data import read_pairs, read_vertebrae, views_of
+from radgs.training.data import Vertebrae, read_patient, views_of
 from radgs.training.recm_stage import RecMStage, picture_terms
 from radgs.training.supervision import drawn_targets, extra_views
 from tests.test_models_recm import camera_views
 from tests.test_training_stages import CONFIG, SIZE_MM, patient, poses, vertebra  # noqa: F401
+
+
+def first(count: int, files) -> tuple[Vertebrae, dict[str, torch.Tensor]]:
+    """The vertebrae and the first pairs of the made-up patient."""
+    data = read_patient(*files, 16)
+    return data.vertebrae, {name: values[:count] for name, values in data.fields.items()}
 
 
 def test_extra_cameras_keep_the_distance_and_the_centre_and_go_all_the_way_round():
@@ -48,10 +54,8 @@ def test_targets_of_extra_views_are_the_vertebra_at_its_true_pose():
 @pytest.mark.parametrize("head", ["anchored", "global"])
 @pytest.mark.parametrize("preset", ["paper", "code"])
 def test_presets_teach_what_they_say(patient, preset, head):  # noqa: F811
-    pairs, crops, anchors = patient
     losses = CONFIG.training.losses.model_validate({"preset": preset} | ({"views": 5} if preset == "code" else {}))
-    vertebrae = read_vertebrae(crops, anchors, 16)
-    batch = {name: values[:3] for name, values in read_pairs(pairs, vertebrae).fields.items()}
+    vertebrae, batch = first(3, patient)
     torch.manual_seed(0)
     recm = RecM(CONFIG.network.model_copy(update={"head": head, "gaussians": 23}))
     stage = RecMStage(recm, vertebrae, losses)
@@ -68,16 +72,13 @@ def test_presets_teach_what_they_say(patient, preset, head):  # noqa: F811
 
 
 def test_extra_views_enter_the_image_terms(patient):  # noqa: F811
-    pairs, crops, anchors = patient
-    vertebrae = read_vertebrae(crops, anchors, 16)
-    batch = {name: values[:2] for name, values in read_pairs(pairs, vertebrae).fields.items()}
+    vertebrae, batch = first(2, patient)
     recm = RecM(CONFIG.network).eval()
-    exact = {**batch, "targets": batch["targets"]}
     found = {}
     for views in (2, 8):
         weights = CONFIG.training.losses.model_copy(update={"views": views})
-        seen = recm.observe(views_of(exact))
-        terms = picture_terms(recm, seen, exact, vertebrae, weights, "patient")
+        seen = recm.observe(views_of(batch))
+        terms = picture_terms(recm, seen, batch, vertebrae, weights, "patient")
         found[views] = float(terms["factual.image"])
     # a fresh RecM draws the fitted Gaussians at the true pose: right in every view, but for the coarse volume
     assert found[2] < 0.01
@@ -86,10 +87,8 @@ def test_extra_views_enter_the_image_terms(patient):  # noqa: F811
 
 @pytest.mark.slow
 def test_a_global_head_learns_a_few_reconstructions_by_heart_from_pictures_alone(patient):  # noqa: F811
-    pairs, crops, anchors = patient
+    vertebrae, batch = first(4, patient)
     torch.manual_seed(0)
-    vertebrae = read_vertebrae(crops, anchors, 16)
-    batch = {name: values[:4] for name, values in read_pairs(pairs, vertebrae).fields.items()}
     recm = RecM(CONFIG.network.model_copy(update={"head": "global", "gaussians": 120, "anchors": "grid"}))
     stage = RecMStage(recm, vertebrae, CONFIG.training.losses.model_validate({"preset": "code", "views": 4}))
     optimizer = torch.optim.AdamW(recm.parameters(), lr=3e-3)

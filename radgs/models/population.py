@@ -66,7 +66,7 @@ class PopulationAnchors(nn.Module):
         return RadiativeGaussians(*made)
 
 
-def read_population(folder: str | Path) -> dict[str, RadiativeGaussians]:
+def read_population_anchors(folder: str | Path) -> dict[str, RadiativeGaussians]:
     """Anchors by level of a folder of ``{level}.ply``.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from radgs.config import MachineSettings, TrainingSettings
 from radgs.errors import RadgsError
+from radgs.simulation import ShardedField
 from radgs.training.checkpoint import random_states, read_checkpoint, write_checkpoint
 from radgs.training.clock import Clock
 from radgs.training.log import TensorBoardLog, metrics_of, write_csv
@@ -24,6 +25,9 @@ _WARM_UP = 0.2  # of the steps
 _MAX_GRADIENT = 5.0
 _VALIDATION_BATCH = 64
 _ONE_DEVICE = MachineSettings()
+
+Fields = Mapping[str, Tensor | ShardedField]
+"""Of equal length, a row a sample; indexing gives tensors."""
 
 
 class TrainingError(RadgsError):
@@ -80,7 +84,7 @@ class Outcome:
 
 def train_stage(
     stage: Stage,
-    fields: Mapping[str, Tensor],
+    fields: Fields,
     settings: TrainingSettings,
     folder: str | Path,
     *,
@@ -100,7 +104,7 @@ def train_stage(
 
     Args:
         stage: the networks and their losses.
-        fields: tensors of equal length, a row a sample.
+        fields: the samples; what lies on disk is read a batch at a time.
         settings: how long, in which steps.
         folder: for logs and checkpoint.
         name: of the stage, for lines and errors.
@@ -114,11 +118,13 @@ def train_stage(
     """
     fabric = make_fabric(machine)
     torch.manual_seed(seed + fabric.global_rank)
-    fields, held = _split(fields, settings)
-    count = _length(fields)
-    if count < settings.batch:
-        available = count + _length(held)
-        raise TrainingError(f"{name}: {available} pairs are too few for batches of {settings.batch}; simulate more")
+    present = _length(fields)
+    count = min(present, settings.pairs or present)
+    held_out = max(1, round(count * settings.validation_fraction))
+    held = {key: value[present - held_out :] for key, value in fields.items()}
+    used = range(present - count, present - held_out)
+    if len(used) < settings.batch:
+        raise TrainingError(f"{name}: {count} pairs are too few for batches of {settings.batch}; simulate more")
     if settings.batch % fabric.world_size:
         raise TrainingError(
             f"{name}: a batch of {settings.batch} cannot be shared out among {fabric.world_size} devices; "
@@ -126,7 +132,7 @@ def train_stage(
         )
     set_precision(stage, machine.precision)
     identity = f"{identity} {fabric.world_size} {machine.precision}"
-    run = _Run(stage, fabric, settings, Path(folder), name, count, identity)
+    run = _Run(stage, fabric, settings, Path(folder), name, used, identity)
     log = TensorBoardLog(run.folder, run.progress.step) if machine.tensorboard and fabric.is_global_zero else None
     try:
         run.train(fields, held, seed, log)
@@ -141,14 +147,6 @@ def train_stage(
     return run.outcome()
 
 
-def _split(fields: Mapping[str, Tensor], settings: TrainingSettings) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Samples to train on, and those held out: the last ones."""
-    count = min(_length(fields), settings.pairs or _length(fields))
-    held_out = max(1, round(count * settings.validation_fraction))
-    used = {key: value[-count:] for key, value in fields.items()}
-    return {k: v[:-held_out] for k, v in used.items()}, {k: v[-held_out:] for k, v in used.items()}
-
-
 class _Run:
     """One training: what changes from step to step."""
 
@@ -159,12 +157,12 @@ class _Run:
         settings: TrainingSettings,
         folder: Path,
         name: str,
-        count: int,
+        used: range,
         identity: str,
     ) -> None:
         self.stage, self.fabric, self.settings, self.folder, self.name = stage, fabric, settings, folder, name
-        self.count, self.identity = count, identity
-        self.per_epoch = count // settings.batch
+        self.used, self.identity = used, identity
+        self.per_epoch = len(used) // settings.batch
         self.steps = max(1, round(settings.epochs * self.per_epoch))
         trained = [p for p in stage.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -178,19 +176,17 @@ class _Run:
         fabric.barrier()  # all have read it before the first one writes the next
         self.in_time = True
 
-    def train(
-        self, fields: Mapping[str, Tensor], held: Mapping[str, Tensor], seed: int, log: TensorBoardLog | None
-    ) -> None:
+    def train(self, fields: Fields, held: Mapping[str, Tensor], seed: int, log: TensorBoardLog | None) -> None:
         """Step after step until the last, the time limit, or no more gain."""
         fabric, settings, progress = self.fabric, self.settings, self.progress
         began = saved = time.monotonic()
         began -= progress.seconds
         clock = Clock(self.name, self.steps, self.stage.score, settings.max_seconds, not fabric.is_global_zero)
-        clock.begin(self.count, settings.batch, f"{fabric.world_size} x {fabric.device.type}")
+        clock.begin(len(self.used), settings.batch, f"{fabric.world_size} x {fabric.device.type}")
         if not progress.history:
             self._end_epoch(held, settings.learning_rate, log)
         while progress.step < self.steps and self.in_time and not self.stalled:
-            rows = _rows(self.count, self.per_epoch, settings.batch, progress.step, seed)
+            rows = self.used.start + _rows(len(self.used), self.per_epoch, settings.batch, progress.step, seed)
             rows = rows[fabric.global_rank :: fabric.world_size]
             loss = self._step(fabric.to_device({key: value[rows] for key, value in fields.items()}))
             progress.seconds = time.monotonic() - began
@@ -295,5 +291,5 @@ def evaluate_stage(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor]) -> 
     return stage.summarise({key: torch.cat(values) for key, values in parts.items()})
 
 
-def _length(fields: Mapping[str, Tensor]) -> int:
+def _length(fields: Fields) -> int:
     return len(next(iter(fields.values())))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities import rank_zero_only
 from torch import nn
 
@@ -32,10 +33,10 @@ def make_fabric(settings: MachineSettings) -> Fabric:
             f"machine.devices: {settings.devices} CUDA devices are asked for, {torch.cuda.device_count()} are there; "
             "ask for fewer, or for accelerator: cpu"
         )
-    strategy = settings.strategy
+    strategy: str | DDPStrategy = settings.strategy
     if strategy == "auto" and settings.devices * settings.nodes > 1:
-        # a step teaches the parameters of what it draws only
-        strategy = "ddp_find_unused_parameters_true"
+        # A step teaches the parameters of what it draws only. Buffers hold the vertebrae, too large to send every step.
+        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     try:
         fabric = Fabric(accelerator=accelerator, devices=settings.devices, num_nodes=settings.nodes, strategy=strategy)
     except (ValueError, RuntimeError) as error:

@@ -66,7 +66,7 @@ class RecMStage(Stage):
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Errors of the factual motion and of no motion; of a global head also that of the volume for RegM."""
-        points = self.vertebrae.points[self.vertebrae.rows(batch["level"])]
+        points = self.vertebrae.points[batch["vertebra"]]
         truth = batch["crop_from_vertebra"]
         start = torch.eye(4, dtype=truth.dtype, device=truth.device).expand_as(truth)
         seen = self.recm.observe(views_of(batch))
@@ -79,7 +79,7 @@ class RecMStage(Stage):
         return found
 
     def _volume_errors(self, seen: Observation, batch: dict[str, Tensor]) -> Float[Tensor, " B"]:
-        anchors = anchors_of(self.recm, batch["level"], self.vertebrae, self.recm.settings.anchors)
+        anchors = anchors_of(self.recm, batch["vertebra"], self.vertebrae, self.recm.settings.anchors)
         grid = Grid.centred(self.recm.crop_mm, self.recm.settings.volume_voxels)
         made = voxelize(self.recm.factual(seen, views_of(batch), anchors), grid)
         target = true_volumes(self.recm, batch, self.vertebrae)
@@ -91,9 +91,9 @@ class RecMStage(Stage):
         return super().summarise(found) | more
 
 
-def anchors_of(recm: RecM, level: Tensor, vertebrae: Vertebrae, kind: str) -> RadiativeGaussians:
-    """Anchors for a batch of levels, ``[B, N]``, vertebra frame: the patient's, or those that know nothing of it."""
-    return vertebrae.anchors(level) if kind == "patient" else recm.blank(level)
+def anchors_of(recm: RecM, rows: Tensor, vertebrae: Vertebrae, kind: str) -> RadiativeGaussians:
+    """Anchors for a batch of vertebrae (their rows), ``[B, N]``, vertebra frame: the patient's or the blank ones."""
+    return vertebrae.anchors(rows) if kind == "patient" else recm.blank(vertebrae.level[rows])
 
 
 def reconstruct_few(
@@ -101,7 +101,7 @@ def reconstruct_few(
 ) -> Reconstruction:
     """Reconstruct what was seen with anchors of a kind."""
     views: VertebraViews = views_of(few)
-    return recm.reconstruct(seen, views, anchors_of(recm, few["level"], vertebrae, kind))
+    return recm.reconstruct(seen, views, anchors_of(recm, few["vertebra"], vertebrae, kind))
 
 
 def voxels_of(made: Reconstruction, recm: RecM) -> dict[str, Float[Tensor, "B D H W"]]:
@@ -116,7 +116,7 @@ def pose_terms(
     """The anchors' distance of both branches."""
     if not weights.anchor:
         return {}
-    points = vertebrae.points[vertebrae.rows(batch["level"])]
+    points = vertebrae.points[batch["vertebra"]]
     truth, scale = batch["crop_from_vertebra"], weights.anchor / ANCHOR_UNIT_MM
     return {
         "factual.anchor": scale * anchor_distance(seen.factual_motion, truth, points).float(),
@@ -138,14 +138,14 @@ def picture_terms(
     size = (targets.shape[-2], targets.shape[-1])
     if weights.views > targets.shape[1]:
         more, poses = extra_views(K, cameras, weights.views - targets.shape[1])
-        volume = vertebrae.volumes[vertebrae.rows(few["level"])]
+        volume = vertebrae.volumes[few["vertebra"]]
         targets = torch.cat([targets, drawn_targets(volume, truth, more, poses, size, recm.crop_mm)], dim=1)
         K, cameras = torch.cat([K, more], dim=1), torch.cat([cameras, poses], dim=1)
     branches = {"effect": made.effect, "factual": made.factual}
     images = {branch: rasterize(gaussians, K, cameras, size) for branch, gaussians in branches.items()}
     terms = reconstruction_loss(images, volumes, targets, true_volumes(recm, few, vertebrae), weights)
     if weights.chamfer:
-        fitted = vertebrae.anchors(few["level"]).moved(truth).means
+        fitted = vertebrae.anchors(few["vertebra"]).moved(truth).means
         for branch, gaussians in branches.items():
             terms[f"{branch}.chamfer"] = weights.chamfer * chamfer(gaussians.means, fitted) / ANCHOR_UNIT_MM
     return terms
@@ -153,7 +153,7 @@ def picture_terms(
 
 def true_volumes(recm: RecM, batch: dict[str, Tensor], vertebrae: Vertebrae) -> Float[Tensor, "B D H W"]:
     """The vertebrae's excess at their true poses, crop frame, 1/mm."""
-    return warp(vertebrae.volumes[vertebrae.rows(batch["level"])], batch["crop_from_vertebra"], recm.crop_mm)
+    return warp(vertebrae.volumes[batch["vertebra"]], batch["crop_from_vertebra"], recm.crop_mm)
 
 
 def density_terms(
