@@ -14,9 +14,10 @@ import torch
 from radgs.config import Config, StageSettings
 from radgs.errors import ConfigError
 from radgs.images import read_json, write_json
-from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
+from radgs.models import RecM, RegM, load_recm, load_regm, read_population_anchors, write_weights
 from radgs.training.data import TrainingData, fingerprint
 from radgs.training.loop import Fields, Outcome, Stage, train_stage
+from radgs.training.machine import rank_zero_only
 from radgs.training.recm_stage import RecMStage
 from radgs.training.regm_stage import JointStage, RegMStage, reconstructed
 
@@ -118,7 +119,16 @@ def _train(
     parts = [name, data.sha256, *(fingerprint(path) for path in weights), version("radgs")]
     used = config.model_dump_json(include={"network", "crop", "seed"}) + settings.model_dump_json()
     identity = hashlib.sha256(json.dumps([*parts, used]).encode()).hexdigest()
-    return train_stage(stage, fields, getattr(settings, name), folder, name=name, seed=config.seed, identity=identity)
+    return train_stage(
+        stage,
+        fields,
+        getattr(settings, name),
+        folder,
+        name=name,
+        seed=config.seed,
+        identity=identity,
+        machine=config.machine,
+    )
 
 
 def _has_regm(folder: str | Path | None) -> bool:
@@ -126,7 +136,12 @@ def _has_regm(folder: str | Path | None) -> bool:
 
 
 def _recm(folder: str | Path | None, config: Config) -> RecM:
-    return RecM(config.network, config.crop.size_mm) if folder is None else _same(load_recm(folder), folder, config)
+    if folder is not None:
+        return _same(load_recm(folder), folder, config)
+    recm = RecM(config.network, config.crop.size_mm)
+    if recm.population is not None and config.anchors.population is not None:
+        recm.population.fill(read_population_anchors(config.anchors.population))
+    return recm
 
 
 def _regm(folder: str | Path | None, config: Config) -> RegM:
@@ -154,6 +169,7 @@ def _trained_card(
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 1),
         "complete": outcome.complete,
+        "stopped_early": outcome.stopped_early,
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -164,6 +180,7 @@ def _lineage(start: str | Path | None) -> Any:
     return {key: card[key] for key in ("data", "started_from") if card.get(key)} or None
 
 
+@rank_zero_only
 def _write(
     folder: str | Path, config: Config, stage: str, recm: RecM, regm: RegM | None, facts: Mapping[str, Any]
 ) -> None:
