@@ -123,7 +123,7 @@ def read_patient(
     return TrainingData(vertebrae, {**read.fields, "vertebra": rows}, fingerprint(pairs), facts)
 
 
-def read_population(shards: Sequence[str | Path]) -> TrainingData:
+def read_shards(shards: Sequence[str | Path]) -> TrainingData:
     """Read the shards of a population; images stay on disk until a batch needs them.
 
     The last shards are held out by the loop: give them so that the last ones are of patients or variants of their own.
