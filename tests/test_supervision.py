@@ -11,7 +11,7 @@ from radgs.anatomy import level_name
 from radgs.config import Config
 from radgs.gaussians import Grid, rasterize, voxelize
 from radgs.models import RecM, load_recm
-from radgs.training import read_population, train_recm
+from radgs.training import read_shards, train_recm
 from radgs.training.data import Vertebrae, mean_anchors, read_patient, views_of
 from radgs.training.recm_stage import RecMStage, picture_terms
 from radgs.training.supervision import drawn_targets, extra_views
@@ -117,7 +117,7 @@ def test_a_population_fills_its_anchors_into_the_weights(shards, tmp_path):  # n
     config = Config.model_validate(
         {"network": network | {"anchors": "population"}, "anchors": {"steps": 5}, "population": {"training": stage}}
     )
-    data = read_population(shards)
+    data = read_shards(shards)
     train_recm(data, None, tmp_path, config, config.population.training)
     recm, level = load_recm(tmp_path), data.vertebrae.level[:1]
     assert torch.equal(recm.blank(level).means[0], mean_anchors(data.vertebrae, config)[level_name(int(level))].means)
