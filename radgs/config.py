@@ -145,12 +145,9 @@ class NetworkSettings(Section):
 
 
 class AnchorSettings(Section):
-    """Gaussians fitted to CTs: the patient's, or the mean of a population."""
+    """Gaussians fitted to the patient's CT."""
 
     steps: PositiveInt = 150
-    population: Path | None = Field(
-        None, description="folder of {level}.ply for network.anchors: population; weights trained so keep them"
-    )
 
 
 class SimulationSettings(Section):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
-from radgs.anatomy import fit_population_anchors
 from radgs.config import Config, NetworkSettings
 from radgs.errors import AnatomyError, RadgsError
-from radgs.gaussians import Grid, RadiativeGaussians, read_ply, voxelize, write_ply
-from radgs.images import Volume, write_volume
-from radgs.models import RecM, load_recm, read_population_anchors, write_weights
+from radgs.gaussians import Grid, RadiativeGaussians, voxelize
+from radgs.models import RecM, load_recm, write_weights
 from radgs.models.anchors import changed
+from radgs.training.data import Vertebrae, mean_anchors
 from tests.test_models_recm import SMALL, camera_views, patient_anchors
 
 COUNT = 50
@@ -116,7 +114,7 @@ def test_the_global_reconstruction_is_that_of_the_images():
     assert not torch.allclose(volumes, voxelize(recm(other, recm.blank(views.level)).factual, Grid.centred(112.0, 8)))
 
 
-def one_gaussian(x: float, count: int = COUNT) -> RadiativeGaussians:
+def some_gaussians(x: float, count: int = COUNT) -> RadiativeGaussians:
     g = torch.Generator().manual_seed(int(abs(x)))
     return RadiativeGaussians(
         torch.randn(count, 3, generator=g) + torch.tensor([x, 0, 0]),
@@ -126,23 +124,20 @@ def one_gaussian(x: float, count: int = COUNT) -> RadiativeGaussians:
     )
 
 
-def test_a_level_that_the_population_lacks_has_the_anchors_of_the_nearest(tmp_path):
-    for level, x in (("T10", 10.0), ("L3", -10.0)):
-        write_ply(tmp_path / f"{level}.ply", one_gaussian(x))
+def test_a_level_that_the_population_lacks_has_the_anchors_of_the_nearest():
     recm = RecM(ANCHORED.model_copy(update={"anchors": "population"}))
-    recm.population.fill(read_population_anchors(tmp_path))
-    means = recm.blank(torch.tensor([17, 22, 18, 21, 28, 1])).means[..., 0].mean(1)  # T10 L3 T11 L2 T13 C1
+    recm.population.fill({"T10": some_gaussians(10.0), "L3": some_gaussians(-10.0)})
+    means = recm.blank(torch.tensor([17, 22, 18, 20, 21, 1])).means[..., 0].mean(1)  # T10 L3 T11 L1 L2 C1
     assert means.sign().tolist() == [1, -1, 1, -1, -1, 1]
 
 
 @pytest.mark.parametrize("head", ["anchored", "global"])
 def test_population_anchors_travel_with_the_weights_and_are_xray_only(tmp_path, head):
-    write_ply(tmp_path / "L1.ply", one_gaussian(5.0))
     settings = ANCHORED.model_copy(update={"anchors": "population", "head": head})
     recm = wild(settings)
-    with pytest.raises(RadgsError, match=r"anchors\.population"):
+    with pytest.raises(RadgsError, match="no population here"):
         recm.blank(torch.tensor([20]))
-    recm.population.fill(read_population_anchors(tmp_path))
+    recm.population.fill({"L1": some_gaussians(5.0)})
     write_weights(tmp_path / "recm.safetensors", recm)
     card = {"network": settings.model_dump(mode="json"), "crop_mm": 112.0}
     (tmp_path / "card.json").write_text(json.dumps(card))
@@ -152,29 +147,34 @@ def test_population_anchors_travel_with_the_weights_and_are_xray_only(tmp_path, 
     assert again.blank(views.level).count == COUNT
 
 
-def test_population_anchors_that_do_not_fit_or_are_missing_are_named(tmp_path):
-    with pytest.raises(AnatomyError, match=r"L1\.ply"):
-        read_population_anchors(tmp_path)
+def test_population_anchors_that_do_not_fit_or_are_missing_are_named():
     recm = RecM(ANCHORED.model_copy(update={"anchors": "population"}))
     with pytest.raises(AnatomyError, match=r"gaussians \(50\).*L1"):
-        recm.population.fill({"L1": one_gaussian(1.0, count=9)})
+        recm.population.fill({"L1": some_gaussians(1.0, count=9)})
 
 
-def test_population_anchors_are_fitted_to_the_mean_crop(tmp_path):
-    axis = np.arange(16) * 7.0 - 52.5
-    _, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    paths = []
-    for place in (-20.0, 20.0):
-        volume = 0.02 * np.exp(-((x - place) ** 2 + y**2) / 400).astype(np.float32)
-        paths.append(tmp_path / f"{place}.nii.gz")
-        write_volume(paths[-1], Volume.axis_parallel(volume, 7.0, [100.0 * place, 0, 0]))
+def table(places: list[float], levels: list[int]) -> Vertebrae:
+    """Vertebrae that are one bright ball each, at that x."""
+    balls = [RadiativeGaussians(*(t[None] for t in ball)) for ball in map(parts, places)]
+    nothing = {"points": torch.zeros(len(levels), 1, 3), "means": torch.zeros(len(levels), 1, 3)}
+    nothing |= {"scales": torch.ones(len(levels), 1, 3), "quaternions": torch.ones(len(levels), 1, 4)}
+    volumes = torch.cat([voxelize(ball, Grid.centred(112.0, 16)) for ball in balls])
+    return Vertebrae(
+        {"level": torch.tensor(levels), "volumes": volumes, "densities": torch.ones(len(levels), 1), **nothing}
+    )
+
+
+def parts(x: float) -> tuple[torch.Tensor, ...]:
+    quaternion = torch.tensor([[1.0, 0, 0, 0]])
+    return torch.tensor([[x, 0.0, 0.0]]), torch.full((1, 3), 14.0), quaternion, torch.tensor([0.02])
+
+
+def test_population_anchors_are_fitted_to_the_mean_volume_of_their_level():
     config = Config.model_validate({"network": {"gaussians": 80}, "anchors": {"steps": 60}})
-    fit_population_anchors(paths, tmp_path / "L1.ply", config)
-    drawn = voxelize(read_ply(tmp_path / "L1.ply"), Grid.centred(112.0, 16)).numpy()
-    left, right = drawn[:, :, :8].sum(), drawn[:, :, 8:].sum()
-    assert left == pytest.approx(right, rel=0.1)
-    expected = 0.01 * sum(np.exp(-((x - place) ** 2 + y**2) / 400) for place in (-20.0, 20.0))
-    assert np.abs(drawn - expected).mean() < 0.1 * expected.mean()
-    write_volume(tmp_path / "other.nii.gz", Volume.axis_parallel(np.ones((8, 8, 8), np.float32), 7.0, [0, 0, 0]))
-    with pytest.raises(AnatomyError, match="one size and spacing"):
-        fit_population_anchors([*paths, tmp_path / "other.nii.gz"], tmp_path / "L1.ply", config)
+    vertebrae = table([-25.0, 25.0, 0.0], [20, 20, 17])
+    found = mean_anchors(vertebrae, config)
+    assert set(found) == {"L1", "T10"}
+    drawn = voxelize(found["L1"], Grid.centred(112.0, 16))
+    expected = (vertebrae.volumes[0] + vertebrae.volumes[1]) / 2
+    assert (drawn - expected).abs().mean() < 0.1 * expected.mean()
+    assert (drawn - vertebrae.volumes[2]).abs().mean() > 0.5 * expected.mean()

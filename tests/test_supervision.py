@@ -7,12 +7,16 @@ import math
 import pytest
 import torch
 
+from radgs.anatomy import level_name
+from radgs.config import Config
 from radgs.gaussians import Grid, rasterize, voxelize
-from radgs.models import RecM
-from radgs.training.data import Vertebrae, read_patient, views_of
+from radgs.models import RecM, load_recm
+from radgs.training import read_shards, train_recm
+from radgs.training.data import Vertebrae, mean_anchors, read_patient, views_of
 from radgs.training.recm_stage import RecMStage, picture_terms
 from radgs.training.supervision import drawn_targets, extra_views
 from tests.test_models_recm import camera_views
+from tests.test_population import shards  # noqa: F401
 from tests.test_training_stages import CONFIG, SIZE_MM, patient, poses, vertebra  # noqa: F401
 
 
@@ -105,3 +109,15 @@ def test_a_global_head_learns_a_few_reconstructions_by_heart_from_pictures_alone
         optimizer.step()
     recm.eval()
     assert error() < 0.6 * start
+
+
+def test_a_population_fills_its_anchors_into_the_weights(shards, tmp_path):  # noqa: F811
+    network = {"width": 4, "image_px": 32, "volume_voxels": 16, "gaussians": 64, "attention_maps": 4}
+    stage = {"recm": {"epochs": 1, "batch": 4}}
+    config = Config.model_validate(
+        {"network": network | {"anchors": "population"}, "anchors": {"steps": 5}, "population": {"training": stage}}
+    )
+    data = read_shards(shards)
+    train_recm(data, None, tmp_path, config, config.population.training)
+    recm, level = load_recm(tmp_path), data.vertebrae.level[:1]
+    assert torch.equal(recm.blank(level).means[0], mean_anchors(data.vertebrae, config)[level_name(int(level))].means)

@@ -64,7 +64,7 @@ def processes(folder: Path, kind: str, devices: int, fail_at: int = -1) -> int:
     (folder / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(folder / "script.py"), str(folder), kind, str(devices), str(fail_at)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=300).returncode
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=900).returncode
 
 
 def weights(folder: Path, rank: int = 0) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
-from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, fit_population_anchors, read_crop
+from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
 from radgs.anatomy.detection import detect_provided, detect_trained, locate, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.provided import ProvidedLabels
@@ -31,7 +31,6 @@ __all__ = [
     "detect_provided",
     "detect_trained",
     "fit_anchors",
-    "fit_population_anchors",
     "level_name",
     "locate",
     "make_segmenter",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,31 +83,7 @@ def read_crop(excess: str | Path, mask: str | Path, level: str) -> VertebraCrop:
 
 def fit_anchors(excess: str | Path, ply: str | Path, config: Config) -> None:
     """Fit Gaussians to a crop; they are in the ``vertebra`` frame, mm. Used by the CT-assisted head."""
-    _fit(read_volume(excess), ply, config)
-
-
-def fit_population_anchors(excess: Sequence[str | Path], ply: str | Path, config: Config) -> None:
-    """Fit Gaussians to the mean of several patients' crops of one level; vertebra frame, mm.
-
-    The mean is taken of the volumes: Gaussians of separate fits have nothing to do with each other.
-
-    Args:
-        excess: crops of the level, a patient each; none of the patients that will be reconstructed.
-        ply: the file to write; a folder of them, named by level, is ``anchors.population`` of the config.
-        config: settings.
-
-    Raises:
-        AnatomyError: no crop, or crops on different grids.
-    """
-    volumes = [read_volume(path) for path in excess]
-    grids = {(volume.array.shape, *np.round(volume.spacing, 4).tolist()) for volume in volumes}
-    if len(grids) != 1:
-        raise AnatomyError(f"{ply}: population anchors need crops of one size and spacing, got {len(grids)} kinds")
-    mean = np.stack([volume.array.astype(np.float32) for volume in volumes]).mean(axis=0)
-    _fit(Volume(mean, volumes[0].lps_from_index), ply, config)
-
-
-def _fit(crop: Volume, ply: str | Path, config: Config) -> None:
+    crop = read_volume(excess)
     n = crop.array.shape[0]
     volume = torch.nn.functional.avg_pool3d(torch.from_numpy(crop.array)[None], max(n // 64, 1))[0]
     grid = Grid.centred(float(crop.spacing[0]) * n, volume.shape[0])

@@ -3,7 +3,6 @@
 from radgs.models.anchors import grid_anchors, raw_density
 from radgs.models.attention import CounterfactualAttention
 from radgs.models.encoders import Encoder, build_encoder
-from radgs.models.population import read_population_anchors
 from radgs.models.recm import Observation, RecM, Reconstruction
 from radgs.models.regm import RegM, warp
 from radgs.models.weights import load_recm, load_regm, write_weights
@@ -20,7 +19,6 @@ __all__ = [
     "load_recm",
     "load_regm",
     "raw_density",
-    "read_population_anchors",
     "warp",
     "write_weights",
 ]

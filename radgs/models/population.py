@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from jaxtyping import Int
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from radgs.anatomy import LEVELS, cranio_caudal
 from radgs.errors import AnatomyError, RadgsError
-from radgs.gaussians import RadiativeGaussians, read_ply
+from radgs.gaussians import RadiativeGaussians
 
 _NAMES = ("means", "scales", "quaternions", "densities")
 
@@ -19,7 +18,7 @@ _NAMES = ("means", "scales", "quaternions", "densities")
 class PopulationAnchors(nn.Module):
     """Gaussians by level, vertebra frame, mm; a level that the population lacks has those of the nearest that it has.
 
-    They are buffers and so part of the weights: whoever has the weights needs no file of the population.
+    They are buffers and so part of the weights: whoever has the weights needs no data of the population.
     """
 
     means: Tensor
@@ -60,20 +59,7 @@ class PopulationAnchors(nn.Module):
         made = [getattr(self, name)[level] for name in _NAMES]
         if not made[-1].any():
             raise RadgsError(
-                "network.anchors: population needs weights that were trained with them, or anchors.population, "
-                "a folder of {level}.ply that fit_population_anchors made"
+                "network.anchors: population has no population here: train P1 on one (population.sheet) or start from "
+                "weights that were trained with these anchors"
             )
         return RadiativeGaussians(*made)
-
-
-def read_population_anchors(folder: str | Path) -> dict[str, RadiativeGaussians]:
-    """Anchors by level of a folder of ``{level}.ply``.
-
-    Raises:
-        AnatomyError: there is none.
-        RadgsError: one of them cannot be read.
-    """
-    paths = {path.stem: path for path in sorted(Path(folder).glob("*.ply")) if path.stem in LEVELS}
-    if not paths:
-        raise AnatomyError(f"{folder}: no population anchors; it must hold files like L1.ply")
-    return {level: read_ply(path) for level, path in paths.items()}

@@ -14,8 +14,8 @@ import torch
 from radgs.config import Config, StageSettings
 from radgs.errors import ConfigError
 from radgs.images import read_json, write_json
-from radgs.models import RecM, RegM, load_recm, load_regm, read_population_anchors, write_weights
-from radgs.training.data import TrainingData, fingerprint
+from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
+from radgs.training.data import TrainingData, fingerprint, mean_anchors
 from radgs.training.loop import Fields, Outcome, Stage, train_stage
 from radgs.training.machine import rank_zero_only
 from radgs.training.recm_stage import RecMStage
@@ -43,6 +43,8 @@ def train_recm(
     torch.manual_seed(config.seed)
     recm = _recm(initial, config)
     regm = _regm(initial, config) if _has_regm(initial) else None
+    if recm.population is not None and data.of_population:
+        recm.population.fill(mean_anchors(data.vertebrae, config))
     stage = RecMStage(recm, data.vertebrae, settings.losses)
     outcome = _train("recm", stage, data, data.fields, settings, [initial], output_folder, config)
     _write(output_folder, config, "recm", recm, regm, _trained_card(data, outcome, settings, initial))
@@ -136,12 +138,7 @@ def _has_regm(folder: str | Path | None) -> bool:
 
 
 def _recm(folder: str | Path | None, config: Config) -> RecM:
-    if folder is not None:
-        return _same(load_recm(folder), folder, config)
-    recm = RecM(config.network, config.crop.size_mm)
-    if recm.population is not None and config.anchors.population is not None:
-        recm.population.fill(read_population_anchors(config.anchors.population))
-    return recm
+    return RecM(config.network, config.crop.size_mm) if folder is None else _same(load_recm(folder), folder, config)
 
 
 def _regm(folder: str | Path | None, config: Config) -> RegM:
