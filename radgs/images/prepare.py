@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from radgs.errors import GeometryError, ImageError
+from radgs.geometry import triangulate
 from radgs.images.ct_dicom import read_ct_dicom
 from radgs.images.dicom import is_dicom
+from radgs.images.metal import find_metal
 from radgs.images.volume import Volume, read_volume, write_volume
 from radgs.images.xray import (
     Xray,
@@ -109,8 +112,8 @@ def prepare_xrays(
 ) -> None:
     """Turn the X-rays of one shot into line integrals with their cameras.
 
-    Pixels behind a collimator or saturated (DICOM tells both) are not measured: NaN. If more than one pixel in a
-    thousand is saturated, an estimated I0 is the saturation, which is too low by an unknown factor.
+    Pixels behind a collimator, saturated (DICOM tells both) or in the shadow of metal are not measured: NaN. If more
+    than one pixel in a thousand is saturated, an estimated I0 is the saturation, which is too low by an unknown factor.
 
     I0 is the key ``i0`` of the view in its ``cameras.json`` if it is there, else estimated from the image.
 
@@ -130,7 +133,29 @@ def prepare_xrays(
             "a shot is two or more views, each with an image and a geometry; "
             f"got images of {sorted(images)} and geometry of {sorted(geometry)}"
         )
-    write_xrays(xrays, cameras, {view: read_xray(view, images[view], geometry[view]) for view in images})
+    write_xrays(
+        xrays, cameras, _without_metal({view: read_xray(view, images[view], geometry[view]) for view in images})
+    )
+
+
+def _without_metal(xrays: dict[str, Xray]) -> dict[str, Xray]:
+    """The same views with metal, whose edges are no vertebra's, not measured.
+
+    The patient is taken to lie where the views' middles meet: the size of a pixel there tells rods from bones.
+    """
+    cameras = [xray.camera for xray in xrays.values()]
+    middles = [np.array([camera.width - 1, camera.height - 1]) / 2 for camera in cameras]
+    patient = triangulate(cameras, middles).point
+    out = {}
+    for view, xray in xrays.items():
+        depth = float(xray.camera.camera_from_world.apply(patient)[2])
+        if depth <= 0:
+            raise GeometryError(
+                f"view {view}: what the views look at together lies behind its X-ray source; is the geometry right?"
+            )
+        metal = find_metal(xray.line_integrals, depth / float(xray.camera.K[0, 0]))
+        out[view] = replace(xray, line_integrals=np.where(metal, np.float32(np.nan), xray.line_integrals))
+    return out
 
 
 def read_view_geometry(path: str | Path) -> dict[str, dict[str, Any]]:
