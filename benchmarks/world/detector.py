@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
+
 from world.cases import World
 from world.matter import tube
 
@@ -38,13 +39,14 @@ def expose(
     quanta, signal = tube(world.polyenergetic).through(lengths_mm)
     blades = _blades(quanta.shape, opening, _PENUMBRA_MM / pixel_mm)
     scattered = _scatter(signal, blades, pixel_mm, world.scatter_to_primary)
+    before = _before(signal, pixel_mm) * blades + scattered
     quanta, signal = quanta * blades, signal * blades
     # scattered quanta make about as much light each as those that pass
     light_a_quantum = signal / np.maximum(quanta, 1e-12)
     expected = (quanta + scattered / np.maximum(light_a_quantum, 1e-6)) * world.quanta_per_mm2 * pixel_mm**2
     caught = rng.poisson(expected) + rng.normal(0, 1, expected.shape) * world.electronic_noise
     light = caught * light_a_quantum / (world.quanta_per_mm2 * pixel_mm**2)
-    seen = _spread(light, pixel_mm, world)
+    seen = _spread((1 - world.lag) * light + world.lag * before, pixel_mm, world)
     return np.clip(np.rint(seen * I0), 0, _MOST).astype(np.uint16)
 
 
@@ -75,13 +77,15 @@ def _scatter(
     return spread(source * blades) * to_primary / np.median(whole[body] / signal[body])
 
 
+def _before(signal: NDArray[np.float64], pixel_mm: float) -> NDArray[np.float64]:
+    """What passed in the frame before, when the table stood elsewhere."""
+    return shift(signal, np.array(_LAG_SHIFT_MM) / pixel_mm, order=1, mode="nearest")
+
+
 def _spread(light: NDArray[np.float64], pixel_mm: float, world: World) -> NDArray[np.float64]:
-    """The detector's own: blur, glare, and what is left of the frame before, when the table stood elsewhere."""
+    """The detector's own: blur and glare."""
     if world.blur_mm:
         light = gaussian_filter(light, world.blur_mm / pixel_mm, mode="nearest")
     if world.glare:
         light = (1 - world.glare) * light + world.glare * gaussian_filter(light, _GLARE_MM / pixel_mm, mode="nearest")
-    if world.lag:
-        before = shift(light, np.array(_LAG_SHIFT_MM) / pixel_mm, order=1, mode="nearest")
-        light = (1 - world.lag) * light + world.lag * before
     return light

@@ -56,7 +56,7 @@ def pedicle_screws(centre: NDArray[np.float64]) -> list[Cylinder]:
     """A pair of titanium screws with heads through the pedicles of the vertebra at ``centre`` (LPS mm, CT)."""
     parts = []
     for side in (-1, 1):
-        tip, neck = centre + [side * 6.0, -18.0, -2.0], centre + [side * 17.0, 26.0, 4.0]
+        tip, neck = centre + np.array([[side * 6.0, -18.0, -2.0], [side * 17.0, 26.0, 4.0]])
         head = neck + 12.0 * (neck - tip) / np.linalg.norm(neck - tip)
         parts += [Cylinder(tip, neck, 2.75, "titanium"), Cylinder(neck, head, 6.0, "titanium")]
     return parts

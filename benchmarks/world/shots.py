@@ -1,6 +1,6 @@
 """Shots of a bent patient, handed over as a hospital would; the truth lies apart.
 
-    python benchmarks/world/shots.py --ct CT --labels LABELS --out FOLDER [--case "all at once"] [--shots 3] [--seed 31000]
+    python benchmarks/world/shots.py --ct CT --labels LABELS --out FOLDER [--case "all at once"] [--shots 3]
 
 LABELS in VerSe numbers. Writes ``FOLDER/{shot}/{AP,LA}.png`` (16-bit counts) and ``cameras.json`` (the calibration as
 it is believed) and ``FOLDER/truth/{shot}.json``.
@@ -22,17 +22,17 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from world import rtk
-from world.body import Body
-from world.carm import DETECTOR_MM, PIXELS, SOURCE_TO_DETECTOR_MM, believed, sample_cameras
-from world.cases import BASE, CASES, World
-from world.detector import I0, expose
-from world.matter import bone_hu
-from world.metal import Cylinder, pedicle_screws, wire
 
 from radgs.anatomy import cranio_caudal
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, atomic_path, read_volume, write_json, write_transforms
+from world import rtk
+from world.body import Body
+from world.carm import DETECTOR_MM, PIXELS, SOURCE_TO_DETECTOR_MM, believed, sample_cameras
+from world.cases import CASES, World
+from world.detector import I0, expose
+from world.matter import bone_hu
+from world.metal import Cylinder, pedicle_screws, wire
 
 PIXEL_MM = DETECTOR_MM / PIXELS
 _SOFT_HU, _MUSCLE = 80.0, 1.04  # bone begins above; muscle and marrow are that much denser than water
