@@ -35,6 +35,7 @@ from world.matter import bone_hu
 from world.metal import Cylinder, pedicle_screws, wire
 
 PIXEL_MM = DETECTOR_MM / PIXELS
+_KEPT = 8  # drawn bodies
 _SOFT_HU, _MUSCLE = 80.0, 1.04  # bone begins above; muscle and marrow are that much denser than water
 
 
@@ -76,6 +77,7 @@ class Hospital:
         centres = _centres(upright[1], targets)
         self.targets, self.middle = list(targets), np.mean(centres, axis=0)
         self.body = Body(*upright, self.middle)
+        self._drawn: dict[bytes, dict[str, dict[str, NDArray[Any]]]] = {}
 
     def arrange(self, rng: np.random.Generator, world: World) -> Scene:
         """Lay the patient down, bend the spine, turn the C-arm, put metal in."""
@@ -98,19 +100,31 @@ class Hospital:
 
     def shoot(self, scene: Scene, world: World, rng: np.random.Generator) -> dict[str, NDArray[np.uint16]]:
         """Counts of every view."""
-        hu = self.body.bent(scene.bent_from_ct)
-        parts = {name: rtk.to_itk(part) for name, part in materials(hu).items()}
         images = {}
         for view, camera in scene.cameras.items():
-            lengths: dict[str, NDArray[Any]] = {
-                name: rtk.project(part, camera, scene.world_from_body, SOURCE_TO_DETECTOR_MM)
-                for name, part in parts.items()
-            }
+            lengths = dict(self._lengths(scene)[view])
             for rod in scene.metal:
                 lengths[rod.material] = lengths.get(rod.material, 0) + rod.lengths(camera)
             opening = self._opening(rng, camera, scene, world.open_field)
             images[view] = expose(lengths, PIXEL_MM, opening, world, rng)
         return images
+
+    def _lengths(self, scene: Scene) -> dict[str, dict[str, NDArray[Any]]]:
+        """By view and material of the body; kept, as many cases differ in physics only."""
+        key = b"".join(pose.matrix.tobytes() for pose in scene.truth.values())
+        if key not in self._drawn:
+            hu = self.body.bent(scene.bent_from_ct)
+            parts = {name: rtk.to_itk(part) for name, part in materials(hu).items()}
+            while len(self._drawn) >= _KEPT:
+                self._drawn.pop(next(iter(self._drawn)))
+            self._drawn[key] = {
+                view: {
+                    name: rtk.project(part, camera, scene.world_from_body, SOURCE_TO_DETECTOR_MM)
+                    for name, part in parts.items()
+                }
+                for view, camera in scene.cameras.items()
+            }
+        return self._drawn[key]
 
     def _opening(
         self, rng: np.random.Generator, camera: Camera, scene: Scene, width: float | None
