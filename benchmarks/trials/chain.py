@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trials.place import Place
-from trials.table import Trial
 from world.cases import World
 from world.shots import Scene, hand_over
 
@@ -21,6 +19,8 @@ from radgs.geometry import RigidTransform, patient_axes
 from radgs.images import Xray, prepare_xrays, read_xrays
 from radgs.registration import Registration, register
 from radgs.registration.judge import read_model
+from trials.place import Place
+from trials.table import Trial
 
 METHOD = "whole chain"
 _SEEN = 0.5

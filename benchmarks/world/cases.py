@@ -78,3 +78,13 @@ CASES: dict[str, World] = {
     "I0 not given": replace(BASE, i0_known=False),
     "all at once": replace(BASE, **_CALIBRATION, **_METAL, quanta_per_mm2=2e4),
 }
+
+#: Those that the project has goals for.
+GOALS = (
+    "usual",
+    "quanta / 10",
+    "wires and screws",
+    "calibration 1 pixel, 0.3 degree",
+    "neighbours 10 degrees, 6 mm",
+    "all at once",
+)
