@@ -12,7 +12,7 @@ from trials.chain import Shot
 from trials.peers import cube, sampled, window
 from trials.place import Place
 
-_STEPS, _SAMPLES = 120, 250
+_STEPS, _SAMPLES = 80, 110
 _TURN_RATE, _SHIFT_RATE = 1e-2, 0.5  # of Adam, radians and mm
 
 
@@ -68,7 +68,7 @@ def _subject(volume: Volume, local_from_ct: RigidTransform):
     grid = torch.diag(torch.tensor([2 / w, 2 / h, 2 / d, 1.0]))
     grid[:3, 3] = torch.tensor([1 / w, 1 / h, 1 / d]) - 1
     local_from_index = torch.from_numpy(local_from_ct.matrix @ volume.lps_from_index).float()
-    hu = torch.from_numpy(volume.array.copy()).float()[None, None]
+    hu = torch.from_numpy(volume.array.astype(np.float32))[None, None]
     nothing = torch.zeros_like(hu)
     back = torch.linalg.inv(local_from_index)
     return Subject(hu, nothing, local_from_index, back, grid, torch.zeros(3), max_label=0)
