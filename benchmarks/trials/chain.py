@@ -16,7 +16,7 @@ from radgs.anatomy import detect_trained, read_levels
 from radgs.errors import RadgsError
 from radgs.evaluation import target_registration_error
 from radgs.geometry import RigidTransform, patient_axes
-from radgs.images import Xray, prepare_xrays, read_xrays
+from radgs.images import Xray, prepare_xrays, read_json, read_xrays
 from radgs.registration import Registration, register
 from radgs.registration.judge import read_model
 from trials.place import Place
@@ -58,22 +58,20 @@ def take(place: Place, case: str, world: World, seed: int, folder: Path) -> Shot
 
 def run_chain(place: Place, shot: Shot, folder: Path) -> list[Trial]:
     """Detect, reconstruct, register, refine, judge; a row for each level that should be registered."""
-    began, results, levels, note = time.perf_counter(), {}, {}, ""
+    began, target = time.perf_counter(), folder / "levels.json"
+    results, levels, absent, note = {}, {}, {}, ""
     try:
-        levels = _detect(place, folder)
+        files = folder / "xrays.nii.gz", folder / "cameras.json"
+        detect_trained(*files, place.file("vertebrae.nii.gz"), place.detector, target, place.config)
+        levels, absent = read_levels(target), read_json(target)["not_seen"]
         results = register(place.patient, shot.xrays, levels, *place.networks, read_model(), place.config)
     except RadgsError as error:
         note = str(error)
     seconds = shot.seconds + time.perf_counter() - began
     share = seconds / max(len(results), 1)
-    return [_row(place, shot, level, levels, results, share, note) for level in place.levels]
-
-
-def _detect(place: Place, folder: Path) -> dict[str, Any]:
-    target = folder / "levels.json"
-    files = folder / "xrays.nii.gz", folder / "cameras.json"
-    detect_trained(*files, place.file("vertebrae.nii.gz"), place.detector, target, place.config)
-    return read_levels(target)
+    return [
+        _row(place, shot, level, levels, results, share, note or absent.get(level, "no box")) for level in place.levels
+    ]
 
 
 def _row(
