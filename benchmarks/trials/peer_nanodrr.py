@@ -38,12 +38,10 @@ def _one(place: Place, shot: Shot, start: RigidTransform, level: str) -> RigidTr
     at = start.apply(centre)
     ap, la = (window(xray.camera, at) for xray in shot.xrays.values())
     fixed = [_seen(xray, camera, at) for xray, camera in zip(shot.xrays.values(), (ap, la), strict=True)]
-    ap_from_la = torch.from_numpy((ap.camera_from_world @ la.camera_from_world.inverse()).matrix).float()
+    ap_from_la = (ap.camera_from_world @ la.camera_from_world.inverse()).tensor().float()
     behind = torch.tensor([2 * float(ap.camera_from_world.apply(at)[2])])
     begin = (ap.camera_from_world @ start @ local_from_ct.inverse()).inverse()
-    module = Registration(
-        subject, torch.from_numpy(begin.matrix).float()[None], _k_inv(ap), behind, ap.height, ap.width
-    )
+    module = Registration(subject, begin.tensor().float()[None], _k_inv(ap), behind, ap.height, ap.width)
     score = GradientNormalizedCrossCorrelation2d(sigma=1.0)
     optimizer = torch.optim.Adam(
         [{"params": [module._rot], "lr": _TURN_RATE}, {"params": [module._xyz], "lr": _SHIFT_RATE}]

@@ -53,6 +53,7 @@ class Trial:
     note: str = ""
 
 
+_TEXT = ("verdict", "doubts", "excluded", "note")
 COLUMNS = [field.name for field in fields(Trial)]
 
 
@@ -66,8 +67,7 @@ class Table:
         """All rows so far."""
         if not self.path.exists():
             return pd.DataFrame(columns=COLUMNS)
-        text = dict.fromkeys(("verdict", "doubts", "excluded", "note"), "")
-        return pd.read_csv(self.path).fillna(text)
+        return pd.read_csv(self.path, dtype=dict.fromkeys(_TEXT, str)).fillna(dict.fromkeys(_TEXT, ""))
 
     def has(self, method: str, case: str, patient: str, shot: int) -> bool:
         """Whether these registrations are done."""
