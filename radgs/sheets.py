@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from radgs.config import Config
@@ -12,11 +12,15 @@ from radgs.errors import ConfigError
 _ID = re.compile(r"[A-Za-z0-9-]+")
 PATIENT_COLUMNS = ("patient", "ct", "labels", "levels", "note")
 XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
+POPULATION_COLUMNS = ("subject", "ct", "labels", "levels", "leave_out")
 _REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
+_POPULATION_REQUIRED = {"subject", "labels"}
 _RESERVED = ("crops", "anchors")
 
 
-def _read_sheet(path: Path, columns: tuple[str, ...], results: Path) -> list[dict[str, str]]:
+def _read_sheet(
+    path: Path, columns: tuple[str, ...], results: Path, required: Collection[str] = _REQUIRED
+) -> list[dict[str, str]]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -28,7 +32,7 @@ def _read_sheet(path: Path, columns: tuple[str, ...], results: Path) -> list[dic
         raise ConfigError(f"{path}: is empty; its first line names the columns {list(columns)}")
     cells = [(n, [cell.strip().replace("{results}", str(results)) for cell in line.split("\t")]) for n, line in kept]
     header = cells[0][1]
-    missing = [c for c in columns if c in _REQUIRED and c not in header]
+    missing = [c for c in columns if c in required and c not in header]
     unknown = [c for c in header if c not in columns]
     if missing and "\t" not in kept[0][1]:
         raise ConfigError(f"{path}: the first line holds no tab; are the columns {list(columns)} separated by tabs?")
@@ -43,9 +47,9 @@ def _read_sheet(path: Path, columns: tuple[str, ...], results: Path) -> list[dic
         row = dict.fromkeys(columns, "") | dict(zip(header, found, strict=False))
         rows.append(row)
         for column in columns:
-            if column in _REQUIRED and not row[column]:
+            if column in required and not row[column]:
                 raise ConfigError(f"{path}, line {number}: {column} is empty")
-            if column in ("patient", "shot", "view") and not _ID.fullmatch(row[column]):
+            if column in ("patient", "shot", "view", "subject") and not _ID.fullmatch(row[column]):
                 raise ConfigError(
                     f"{path}, line {number}: {column} {row[column]!r} may hold letters, digits and '-' only"
                 )
@@ -87,6 +91,30 @@ def read_sheets(config: Config) -> tuple[dict[str, dict[str, str]], list[dict[st
         rows = [row for row in xrays if (row["patient"], row["shot"]) == (patient, shot)]
         _check_shot(f"{config.xrays}: patient {patient}, shot {shot}", rows)
     return patients, xrays
+
+
+def read_population_sheet(config: Config) -> dict[str, dict[str, str]]:
+    """Read ``population.sheet``, by subject; empty when there is none.
+
+    Raises:
+        ConfigError: a column, an id or a level is missing, wrong or twice.
+    """
+    sheet = config.population.sheet
+    if sheet is None:
+        return {}
+    subjects: dict[str, dict[str, str]] = {}
+    for row in _read_sheet(sheet, POPULATION_COLUMNS, config.results, _POPULATION_REQUIRED):
+        if row["subject"] in subjects:
+            raise ConfigError(f"{sheet}: subject {row['subject']} stands twice")
+        subjects[row["subject"]] = row
+        named = [*row["levels"].split(), *row["leave_out"].split()]
+        try:
+            config.with_levels(named or config.levels)
+        except ConfigError as error:
+            raise ConfigError(f"{sheet}: subject {row['subject']}: {error}") from None
+    if not subjects:
+        raise ConfigError(f"{sheet}: holds no subject")
+    return subjects
 
 
 def _check_shot(where: str, rows: list[dict[str, str]]) -> None:

@@ -41,6 +41,7 @@ from radgs.images import (
     write_volume,
 )
 from radgs.models import RecM, RegM, load_recm, load_regm
+from radgs.registration.attention import write_attention
 from radgs.registration.consensus import consensus
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge, read_model
@@ -196,6 +197,7 @@ def write_registration(folder: Path, result: Registration, crop: VertebraCrop) -
     grid = _world_volume(next(iter(found.reconstructions.values())).numpy(), found)
     registered = resample_like(crop.excess, grid, volume_from_grid=ct_from_world.matrix)
     write_volume(folder / "registered_ct.nii.gz", registered)
+    write_attention(folder / "attention.h5", found.attention)
     write_json(folder / "verdict.json", result.verdict.to_json())
 
 
