@@ -1,0 +1,1 @@
+"""Registrations of shots of the second simulator, and what they come to."""

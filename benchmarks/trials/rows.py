@@ -1,0 +1,180 @@
+"""The project's goals as rows, from the table of registrations; and what would have told wrong ones apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from measure import Row
+from world.cases import BASE, CASES, GOALS
+
+from radgs.evaluation import capture_range, success_rate
+from trials.chain import METHOD
+
+WRONG_MM = 2.0
+USUAL = next(iter(CASES))
+_EVIDENCE = (
+    "similarity",
+    "worst_similarity",
+    "disagreement_mm",
+    "moved_mm",
+    "residual_mm",
+    "visible",
+    "probability",
+)
+_REFINED = "refinement: two views, all vertebrae"
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Without levels that less than two images show; one without a pose counts as far off."""
+    rows = table[table["excluded"] == ""].copy()
+    rows["mtre_mm"] = rows["mtre_mm"].astype(float).fillna(np.inf)
+    return rows
+
+
+def success(name: str, errors: pd.Series, threshold_mm: float, goal: str = "") -> Row:
+    """A share in per cent, with half of its 95 % Wilson interval for a spread."""
+    if errors.empty:
+        return Row.missing(name, "%", goal, "no registration measured")
+    found = success_rate(errors.to_numpy(), threshold_mm)
+    value, low, high = (100 * found[k] for k in ("value", "low", "high"))
+    met = value >= float(goal.split()[1]) if goal else None
+    note = f"{low:.1f}-{high:.1f} (95 %, Wilson)"
+    return Row(name, value, "%", goal, met, len(errors), (high - low) / 2, note)
+
+
+def _median(name: str, values: pd.Series, unit: str, goal: str = "", note: str = "") -> Row:
+    finite = values[np.isfinite(values)].tolist()
+    if not finite:
+        return Row.missing(name, unit, goal, "no registration measured")
+    return Row.of(name, finite, unit, goal, note)
+
+
+def chain_rows(table: pd.DataFrame) -> list[Row]:
+    """Accuracy, trust and time of the whole chain on usual shots; the other strengths, each and at once."""
+    rows = counted(table[table["method"] == METHOD])
+    usual = rows[rows["case"] == USUAL]
+    made = [
+        success("whole chain: success at 2 mm", usual["mtre_mm"], 2.0, ">= 99"),
+        success("whole chain: success at 1 mm", usual["mtre_mm"], 1.0, ">= 97"),
+        _median("whole chain: mTRE, median of those with a pose", usual["mtre_mm"], "mm", "<= 0.35", "CT of 2.5 mm"),
+        Row.missing("whole chain: mTRE, CT of 1.5 mm or finer", "mm", "<= 0.25", "no such patient has trained models"),
+        _capture("whole chain: capture range (start: CT at the isocentre)", usual, ">= 50", 10.0),
+        _median(
+            "whole chain: seconds a registration, 1 thread", usual["seconds"].astype(float), "s", "", "busy machine"
+        ),
+        *_trust("whole chain, usual", usual),
+        *_trust("whole chain, all cases", rows),
+    ]
+    goals = {"all at once": ">= 95", "neighbours 10 degrees, 6 mm": ">= 95"}
+    for case in GOALS[1:]:
+        errors = rows[rows["case"] == case]["mtre_mm"]
+        made.append(success(f"{case}: success at 2 mm", errors, 2.0, goals.get(case, ">= 97")))
+    return made
+
+
+def _trust(where: str, rows: pd.DataFrame) -> list[Row]:
+    """False accepts, how many are accepted, and how well the probability is calibrated."""
+    accepted = rows[rows["verdict"] == "accepted"]
+    if rows.empty:
+        return []
+    share = 100 * len(accepted) / len(rows)
+    wrong = int((accepted["mtre_mm"] >= WRONG_MM).sum())
+    false = 100 * wrong / max(len(accepted), 1)
+    return [
+        Row(f"{where}: accepted", share, "%", ">= 95", share >= 95, len(rows), 0.0),
+        Row(
+            f"{where}: false accepts among accepted", false, "%", "<= 0.3", false <= 0.3, len(accepted), 0.0, f"{wrong}"
+        ),
+        _calibration(f"{where}: expected calibration error of the probability", rows),
+    ]
+
+
+def _calibration(name: str, rows: pd.DataFrame, bins: int = 10) -> Row:
+    """Mean distance between said and seen, over ten bins of equal width; a level without a pose says 0."""
+    said = rows["probability"].astype(float).fillna(0.0).to_numpy()
+    right = (rows["mtre_mm"] < WRONG_MM).to_numpy()
+    place = np.minimum((said * bins).astype(int), bins - 1)
+    error = sum(abs(said[place == k].mean() - right[place == k].mean()) * (place == k).mean() for k in set(place))
+    return Row(name, float(error), "", "<= 0.03", bool(error <= 0.03), len(rows), 0.0)
+
+
+def _capture(name: str, rows: pd.DataFrame, goal: str, bin_mm: float = 1.0, least: int = 10) -> Row:
+    if rows.empty:
+        return Row.missing(name, "mm", goal, "no registration measured")
+    good = rows["mtre_mm"] < WRONG_MM
+    start = rows["start_mm"].astype(float)
+    first = np.floor(start.min() / bin_mm) * bin_mm  # nearer starts do not occur
+    found = capture_range(start - first, good, bin_mm=bin_mm, minimum_starts=least)
+    value = found.mm + first if found.mm else 0.0
+    why = {"success": "success falls below 95 %", "starts": "fewer than ten starts beyond: at least"}[found.ended_by]
+    return Row(
+        name, value, "mm", goal, value >= float(goal.split()[1]), len(rows), bin_mm, f"bins of {bin_mm:g} mm; {why}"
+    )
+
+
+def refinement_rows(table: pd.DataFrame) -> list[Row]:
+    """Ours and others from the same starts on the same shots."""
+    rows = counted(table[table["method"] != METHOD])
+    made = [
+        _capture("refinement alone: capture range, one start", rows[rows["method"] == _REFINED], ">= 15", 4.0),
+        Row.missing("refinement alone: capture range, several starts", "mm", ">= 30", "not in the library yet"),
+    ]
+    for method, found in rows.groupby("method", sort=False):
+        near, far = found[found["start_mm"] < 10], found[found["start_mm"] >= 10]
+        made += [
+            success(f"{method}: success at 2 mm, starts below 10 mm", near["mtre_mm"], 2.0),
+            success(f"{method}: success at 2 mm, starts beyond 10 mm", far["mtre_mm"], 2.0),
+            _median(f"{method}: mTRE, starts below 10 mm", near["mtre_mm"], "mm"),
+            _median(f"{method}: seconds a vertebra", found["seconds"].astype(float), "s", "", "busy machine"),
+        ]
+        notes = sorted(set(found["note"]) - {""})
+        if notes:
+            made.append(Row.missing(f"{method}: could not run", "", "", notes[0]))
+    return made
+
+
+def by_case(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The robustness table: one entry a case, in the order of the cases."""
+    rows = counted(table[table["method"] == METHOD])
+    made = []
+    for case, world in CASES.items():
+        found = rows[rows["case"] == case]
+        if found.empty:
+            continue
+        errors, accepted = found["mtre_mm"], found["verdict"] == "accepted"
+        finite = errors[np.isfinite(errors)]
+        made.append(
+            {
+                "case": case,
+                "changed": {k: v for k, v in vars(world).items() if v != getattr(BASE, k)},
+                "n": len(found),
+                "shots": int(found["shot"].nunique()),
+                "success_2mm": success_rate(errors, 2.0),
+                "success_1mm": success_rate(errors, 1.0),
+                "median_mm": float(finite.median()) if len(finite) else None,
+                "no_pose": int(np.isinf(errors).sum()),
+                "accepted": int(accepted.sum()),
+                "false_accepts": int((accepted & ~(errors < WRONG_MM)).sum()),
+                "rejected_right": int((~accepted & (errors < WRONG_MM)).sum()),
+            }
+        )
+    return made
+
+
+def telling(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """How well each piece of evidence alone separates right from wrong poses: area under the ROC curve, 0.5 to 1."""
+    rows = counted(table[table["method"] == METHOD])
+    rows = rows[np.isfinite(rows["mtre_mm"])]
+    wrong = (rows["mtre_mm"] >= WRONG_MM).to_numpy()
+    made = []
+    for name in _EVIDENCE:
+        values = rows[name].astype(float).to_numpy()
+        if wrong.all() or not wrong.any():
+            return []
+        ranks = pd.Series(values).rank().to_numpy()
+        n, m = int(wrong.sum()), int((~wrong).sum())
+        area = (ranks[wrong].sum() - n * (n + 1) / 2) / (n * m)
+        made.append({"evidence": name, "area": float(max(area, 1 - area)), "wrong_is_larger": bool(area > 0.5)})
+    return sorted(made, key=lambda entry: -entry["area"])

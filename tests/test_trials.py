@@ -1,0 +1,122 @@
+"""What benchmarks/registration.py makes of a table of registrations; every number is known by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from trials.rows import by_case, chain_rows, counted, refinement_rows, telling
+from trials.starts import offset, rest_shape
+from trials.table import COLUMNS, Table, Trial
+
+from radgs.geometry import RigidTransform
+
+CHAIN = "whole chain"
+
+
+def _trial(mtre, verdict="accepted", probability=0.99, case="usual", shot=1, level="L1", **about):
+    return Trial(
+        CHAIN, case, "p", shot, level, start_mm=45.0, mtre_mm=mtre, verdict=verdict, probability=probability, **about
+    )
+
+
+def _table(tmp_path, trials):
+    table = Table(tmp_path / "t.csv")
+    table.add(trials)
+    return table
+
+
+def _value(rows, name):
+    return next(row for row in rows if row.name == name)
+
+
+def test_rows_of_a_shot_are_found_again_and_only_they(tmp_path):
+    table = _table(tmp_path, [_trial(0.5), _trial(0.4, level="T12")])
+    table.add([_trial(None, verdict="rejected", shot=2, note="no vertebra, in two views")])
+    assert table.has(CHAIN, "usual", "p", 1)
+    assert table.has(CHAIN, "usual", "p", 2)
+    assert not table.has(CHAIN, "usual", "p", 3)
+    assert not table.has(CHAIN, "all at once", "p", 1)
+    again = table.read()
+    assert list(again.columns) == COLUMNS
+    assert again["note"].iloc[2] == "no vertebra, in two views"
+
+
+def test_a_missing_pose_is_a_failure_and_an_unseen_level_is_none(tmp_path):
+    trials = [
+        _trial(0.5),
+        _trial(1.5),
+        _trial(None, "rejected", 0.0),
+        _trial(None, "rejected", 0.0, excluded="outside"),
+    ]
+    rows = chain_rows(_table(tmp_path, trials).read())
+    two, one = (_value(rows, f"whole chain: success at {mm} mm") for mm in (2, 1))
+    assert two.value == pytest.approx(100 * 2 / 3)
+    assert one.value == pytest.approx(100 / 3)
+    assert two.n == 3
+    assert two.met is False
+
+
+def test_false_accepts_are_those_accepted_beyond_2_mm(tmp_path):
+    trials = [_trial(0.5), _trial(2.5), _trial(9.0, "review"), _trial(0.7, "review")]
+    rows = chain_rows(_table(tmp_path, trials).read())
+    assert _value(rows, "whole chain, usual: accepted").value == 50.0
+    assert _value(rows, "whole chain, usual: false accepts among accepted").value == 50.0
+
+
+def test_calibration_error_is_the_distance_of_said_and_seen(tmp_path):
+    trials = [_trial(0.5, probability=0.95), _trial(0.5, probability=0.95)] + [
+        _trial(mtre, probability=0.45) for mtre in (0.5, 9.0)
+    ]
+    rows = chain_rows(_table(tmp_path, trials).read())
+    row = _value(rows, "whole chain, usual: expected calibration error of the probability")
+    assert row.value == pytest.approx(0.5 * 0.05 + 0.5 * 0.05)
+
+
+def test_capture_range_ends_where_success_falls(tmp_path):
+    trials = [
+        Trial("refinement: two views, all vertebrae", "usual", "p", i, "L1", start_mm=start, mtre_mm=mtre)
+        for start, mtre in ((2.0, 0.3), (6.0, 0.3), (10.0, 5.0))
+        for i in range(12)
+    ]
+    rows = refinement_rows(_table(tmp_path, trials).read())
+    assert _value(rows, "refinement alone: capture range, one start").value == 8.0
+
+
+def test_cases_stand_in_their_own_order_with_what_was_changed(tmp_path):
+    trials = [_trial(0.5, case="all at once"), _trial(None, "rejected", case="all at once"), _trial(0.4)]
+    usual, last = by_case(_table(tmp_path, trials).read())
+    assert (usual["case"], last["case"]) == ("usual", "all at once")
+    assert usual["changed"] == {}
+    assert last["changed"]["wires"] == 3
+    assert last["no_pose"] == 1
+    assert last["success_2mm"]["value"] == 0.5
+
+
+def test_evidence_that_separates_perfectly_has_an_area_of_one(tmp_path):
+    trials = [_trial(0.5, similarity=0.6 + 0.01 * i, disagreement_mm=1.0) for i in range(5)]
+    trials += [_trial(5.0, similarity=0.3 + 0.01 * i, disagreement_mm=1.0) for i in range(5)]
+    found = {entry["evidence"]: entry for entry in telling(_table(tmp_path, trials).read())}
+    assert found["similarity"]["area"] == 1.0
+    assert not found["similarity"]["wrong_is_larger"]
+    assert found["disagreement_mm"]["area"] == 0.5
+
+
+def test_an_empty_table_gives_rows_without_values(tmp_path):
+    rows = chain_rows(Table(tmp_path / "none.csv").read())
+    assert all(row.value is None for row in rows)
+    assert counted(pd.DataFrame(columns=COLUMNS)).empty
+
+
+@pytest.mark.parametrize("size", [0.5, 6.0, 22.0])
+def test_an_offset_moves_the_points_by_what_is_asked_for(size):
+    points = np.random.default_rng(0).normal(0, 20, (500, 3)) + np.array([100, 50, -30])
+    motion = offset(np.random.default_rng(7), points, size)
+    assert np.linalg.norm(motion.apply(points) - points, axis=-1).mean() == pytest.approx(size, rel=0.1)
+    other = offset(np.random.default_rng(7), points, size)
+    assert np.array_equal(motion.matrix, other.matrix)
+
+
+def test_the_rest_shape_lies_on_an_unbent_spine_exactly():
+    pose = RigidTransform.from_rotation_translation(np.eye(3)[[1, 2, 0]], [4.0, 5, 6])
+    points = {level: np.random.default_rng(i).normal(0, 20, (50, 3)) for i, level in enumerate(("L1", "L2"))}
+    found = rest_shape(dict.fromkeys(points, pose), points, RigidTransform.identity())
+    assert np.abs(found.matrix - pose.matrix).max() < 1e-6
