@@ -25,8 +25,8 @@ def find_metal(line_integrals: NDArray[np.float32], pixel_mm: float) -> NDArray[
         pixel_mm: size of a pixel at the depth of the patient.
 
     Returns:
-        ``[H, W]``; metal and a millimetre around it. None where the image is narrower than metal could be, or where more
-        than a quarter of it would be metal.
+        ``[H, W]``; metal and a millimetre around it. None where the image is narrower than metal could be, or where
+        more than a quarter of it would be metal.
     """
     factor = max(min(round(_GRID_MM / pixel_mm), *line_integrals.shape), 1)
     height, width = (n // factor * factor for n in line_integrals.shape)
