@@ -5,6 +5,7 @@ from radgs.images.ct_dicom import read_ct_dicom
 from radgs.images.dicom import is_dicom
 from radgs.images.files import atomic_path, read_json, read_transforms, write_json, write_transforms
 from radgs.images.prepare import ct_doubts, prepare_ct, prepare_xrays, read_ct, read_view_geometry, read_xray
+from radgs.images.spatial_registration import Frames, read_frame_uid, world_frame, write_spatial_registration
 from radgs.images.volume import Volume, read_volume, resample_like, write_volume
 from radgs.images.xray import (
     Xray,
@@ -19,6 +20,7 @@ from radgs.images.xray_dicom import Exposure, read_xray_dicom
 
 __all__ = [
     "Exposure",
+    "Frames",
     "Volume",
     "Xray",
     "atomic_path",
@@ -33,6 +35,7 @@ __all__ = [
     "read_counts",
     "read_ct",
     "read_ct_dicom",
+    "read_frame_uid",
     "read_json",
     "read_transforms",
     "read_view_geometry",
@@ -43,7 +46,9 @@ __all__ = [
     "read_xrays",
     "resample_like",
     "to_line_integrals",
+    "world_frame",
     "write_json",
+    "write_spatial_registration",
     "write_transforms",
     "write_volume",
     "write_xrays",
