@@ -51,7 +51,7 @@ def test_errors_of_many_noises_are_as_large_as_their_covariance_says(shot):
     """The mean squared error in units of the covariance is 1; its own spread over 48 draws of six is about 8 %.
 
     Interpolation moves the optimum by the same few hundredths of a millimetre in every run: that is no noise, and is
-    taken out. Residuals taken as independent from pixel to pixel would give some 5.
+    taken out. Residuals taken as independent from pixel to pixel would give some 8.
     """
     runs = [refined(*shot, 0.05, run) for run in range(RUNS)]
     ratios = []
