@@ -42,11 +42,10 @@ def check(config: Annotated[Path, typer.Option(help="the config file")] = _CONFI
     from radgs.check import check_files
     from radgs.cli.tables import print_findings
     from radgs.config import load_config
-    from radgs.sheets import read_sheets
+    from radgs.sheets import examine_sheets
 
     settings = load_config(config)
-    patients, xrays = read_sheets(settings)
-    found, made = check_files(settings, patients, xrays)
+    found, made = check_files(settings, examine_sheets(settings))
     if found:
         print_findings(found)
     if any(finding.kind == "error" for finding in found):
@@ -139,6 +138,27 @@ def _print_lines(sheet: Path, columns: Sequence[str], rows: Sequence[Sequence[ob
     print(f"# for {sheet}")  # noqa: T201
     for row in (columns, *rows):
         print("\t".join(map(str, row)))  # noqa: T201
+
+
+@app.command()
+def evaluate(
+    poses: Annotated[list[Path] | None, typer.Option(help="CSV of another program's poses; may be repeated")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write; else evaluation/ in the results")] = None,
+    config: Annotated[Path, typer.Option(help="the config file; its sheets name the truth")] = _CONFIG,
+) -> None:
+    """Compare with the truth: our results, or tables of poses beside them, every method by the same rules."""
+    from radgs.cli.tables import print_methods, print_summary
+    from radgs.config import load_config
+    from radgs.evaluation import evaluate_poses, evaluate_registrations
+    from radgs.sheets import evaluated_shots
+
+    settings = load_config(config)
+    shots, folder = evaluated_shots(settings), out or settings.results / "evaluation"
+    if poses:
+        print_methods(evaluate_poses(poses, shots, folder / "poses.csv", folder / "methods.json", settings))
+    else:
+        evaluate_registrations(shots, folder / "registrations.csv", folder / "summary.json", settings)
+        print_summary(folder / "summary.json")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -67,8 +67,7 @@ def print_summary(path: Path) -> None:
         ("success_1mm", "success at 1 mm"),
         ("better_than_start_regm", "RecM and RegM better than the start"),
     ):
-        v = found[key]
-        rows.append((name, f"{100 * v['value']:.1f} % ({100 * v['low']:.1f}-{100 * v['high']:.1f})"))
+        rows.append((name, _percent(found[key])))
     rows.append(("accepted", f"{found['accepted']['count']} of {found['n']}"))
     rows.append(("false accepts", str(found["false_accepts"])))
     rows.append(("seconds a registration", f"{found['seconds_per_registration']:.1f}"))
@@ -88,9 +87,40 @@ def _statistics(block: Mapping[str, float]) -> str:
 def print_outcomes(outcomes: Mapping[str, Outcome]) -> None:
     """What became of each vertebra of a shot."""
     table = Table()
-    for column in ("level", "verdict", "P(error < 2 mm)", "why", "files"):
-        table.add_column(column, no_wrap=column == "files")
+    for column in ("level", "verdict", "P(error < 2 mm)"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why")
     for level, one in outcomes.items():
-        why = "; ".join(one.reasons)
-        table.add_row(*map(escape, (level, one.verdict, f"{one.probability:.3f}", why, str(one.folder))))
+        table.add_row(*map(escape, (level, one.verdict, f"{one.probability:.3f}", "; ".join(one.reasons))))
     Console().print(table)
+
+
+def print_methods(content: Mapping[str, Any]) -> None:
+    """What :func:`radgs.evaluation.evaluate_poses` returns, as a Markdown table."""
+    lines = [
+        "| method | n | without a pose | start mTRE, median | mTRE: median; mean ± SD; 95th percentile "
+        "| success at 2 mm | at 1 mm | capture range |",
+        "|" + "---|" * 8,
+    ]
+    for method, found in content["methods"].items():
+        if not found["n"]:
+            lines.append(f"| {method} | 0 |" + " |" * 6)
+            continue
+        start, mtre = found["start_mtre_mm"], found["mtre_mm"]
+        captured = found.get("capture_range")
+        least = ">= " if captured and captured["ended_by"] == "starts" else ""
+        cells = [
+            str(found["n"]),
+            str(found["without_pose"]),
+            f"{start['median']:.2f} mm" if start["n"] else "-",
+            _statistics(mtre) if mtre["n"] else "-",
+            _percent(found["success_2mm"]),
+            _percent(found["success_1mm"]),
+            f"{least}{captured['mm']:g} mm" if captured else "-",
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    Console().print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+
+
+def _percent(rate: Mapping[str, float]) -> str:
+    return f"{100 * rate['value']:.1f} % ({100 * rate['low']:.1f}-{100 * rate['high']:.1f})"
