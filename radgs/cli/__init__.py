@@ -71,12 +71,12 @@ def register(
     dicom: Annotated[list[str] | None, typer.Option(help="for the DICOM objects, as PatientID=P7")] = None,
 ) -> None:
     """Register the vertebrae of one CT to the X-rays of one shot, without Snakemake."""
-    from radgs.case import register as register_case
-    from radgs.cli.tables import print_outcomes
-
     subject = dict(one.split("=", 1) for one in dicom or [] if "=" in one)
     if len(subject) < len(dicom or []):
         raise typer.BadParameter("each --dicom is KEYWORD=VALUE, each keyword once")
+    from radgs.case import register as register_case
+    from radgs.cli.tables import print_outcomes
+
     outcomes = register_case(
         xrays,
         models,

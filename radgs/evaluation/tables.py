@@ -76,9 +76,9 @@ def read_poses(path: str | Path) -> list[Pose]:
     """Read a table of poses (CSV).
 
     Columns ``method, patient, shot, level``, and the pose as ``m00 m01 m02 m03 m10 ... m23`` (the first three rows
-    of the 4 x 4 world_from_ct, mm) or as ``rx_rad ry_rad rz_rad tx_mm ty_mm tz_mm`` (rotation vector R and translation t;
-    world = R ct + t). Optional: ``run``, ``start_mtre_mm``, ``seconds``. A line whose pose is empty says that the
-    method found none.
+    of the 4 x 4 world_from_ct, mm) or as ``rx_rad ry_rad rz_rad tx_mm ty_mm tz_mm`` (its rotation vector and
+    translation). Optional: ``run``, ``start_mtre_mm``, ``seconds``. A line whose pose is empty says that the method
+    found none.
 
     Raises:
         RadgsError: the file, its columns or a number is not as above.
