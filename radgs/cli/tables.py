@@ -70,7 +70,8 @@ def print_summary(path: Path) -> None:
         rows.append((name, _percent(found[key])))
     rows.append(("accepted", f"{found['accepted']['count']} of {found['n']}"))
     rows.append(("false accepts", str(found["false_accepts"])))
-    rows.append(("seconds a registration", f"{found['seconds_per_registration']:.1f}"))
+    seconds = found["seconds_per_registration"]
+    rows.append(("seconds a registration", "-" if seconds is None else f"{seconds:.1f}"))
     for key, name in (("xray_only", "X-rays only"), ("ct_assisted", "CT-assisted")):
         if found[key]:
             v = found[key]
@@ -81,6 +82,8 @@ def print_summary(path: Path) -> None:
 
 
 def _statistics(block: Mapping[str, float]) -> str:
+    if not block["n"]:
+        return "-"
     return f"{block['median']:.2f}; {block['mean']:.2f} ± {block['sd']:.2f}; {block['p95']:.2f} mm"
 
 
@@ -113,7 +116,7 @@ def print_methods(content: Mapping[str, Any]) -> None:
             str(found["n"]),
             str(found["without_pose"]),
             f"{start['median']:.2f} mm" if start["n"] else "-",
-            _statistics(mtre) if mtre["n"] else "-",
+            _statistics(mtre),
             _percent(found["success_2mm"]),
             _percent(found["success_1mm"]),
             f"{least}{captured['mm']:g} mm" if captured else "-",
