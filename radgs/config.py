@@ -207,6 +207,35 @@ class StageSettings(Section):
     losses: LossSettings = LossSettings()
 
 
+class VariationSettings(Section):
+    """How a patient of the population is changed into others."""
+
+    growth: float = Field(
+        0.08, ge=0, le=0.3, description="standard deviation of the logarithm of size; half as much an axis"
+    )
+    warp_mm: float = Field(2.5, ge=0, le=10, description="root mean square an axis of the velocities")
+    warp_length_mm: PositiveFloat = Field(25.0, description="over which they are smooth")
+    mineral: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.4)
+    texture: float = Field(0.1, ge=0, le=1)
+    mirror: bool = True
+
+
+class PopulationSettings(Section):
+    """Stage P1: which patients, and how many others are made of each."""
+
+    sheet: Path | None = Field(None, description="columns subject, ct, labels, levels, leave_out; none: no P1")
+    variants: PositiveInt = 40
+    pairs: PositiveInt = Field(300, description="of each variant")
+    levels: PositiveInt = Field(4, description="neighbouring levels that one simulated spine is seen at")
+    anchor_steps: PositiveInt = 60
+    variation: VariationSettings = VariationSettings()
+    training: StageSettings = StageSettings(
+        recm=TrainingSettings(epochs=10),
+        regm=TrainingSettings(epochs=3, batch=16, pairs=3000),
+        joint=TrainingSettings(epochs=1, batch=16, pairs=3000, learning_rate=1e-4),
+    )
+
+
 class RefinementSettings(Section):
     """Refinement on the X-rays."""
 
@@ -259,6 +288,8 @@ class Config(Section):
     network: NetworkSettings = NetworkSettings()
     anchors: AnchorSettings = AnchorSettings()
     simulation: SimulationSettings = SimulationSettings()
+    population: PopulationSettings = PopulationSettings()
+    pretrained: Path | None = Field(None, description="models folder of a P1 trained before; none: random weights")
     training: StageSettings = StageSettings()
     refinement: RefinementSettings = RefinementSettings()
     judgement: JudgementSettings = JudgementSettings()

@@ -1,9 +1,9 @@
-"""The two sheets that name a run's files: patients and X-rays."""
+"""The sheets that name a run's files: patients, X-rays, and the population if there is one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[A-Za-z0-9-]+")
 PATIENT_COLUMNS = ("patient", "ct", "labels", "levels", "note")
 XRAY_COLUMNS = ("patient", "shot", "view", "image", "geometry", "truth", "boxes")
+POPULATION_COLUMNS = ("subject", "ct", "labels", "levels", "leave_out")
 _REQUIRED = {"patient", "ct", "shot", "view", "image", "geometry"}
+_POPULATION_REQUIRED = {"subject", "labels"}
 _RESERVED = ("crops", "anchors")
 Row = dict[str, str]
 
@@ -39,6 +41,12 @@ class Sheets:
     doubtful: list[Row] = field(default_factory=list)
     problems: list[tuple[Path, str, str]] = field(default_factory=list)
 
+    def refuse_if_wrong(self) -> None:
+        """Raise a ConfigError that names every mistake, if there is one."""
+        said = [f"{sheet}{place and ', ' + place}: {what}" for sheet, place, what in self.problems]
+        if said:
+            raise ConfigError("; ".join(said))
+
     def add(self, sheet: Path, place: str, mistake: str) -> None:
         """Note a mistake; ``place`` within the sheet may be empty."""
         self.problems.append((sheet, place, mistake))
@@ -51,15 +59,24 @@ def read_sheets(config: Config) -> tuple[dict[str, Row], list[Row]]:
         ConfigError: columns, ids or views are missing, wrong or twice; all are named.
     """
     sheets = examine_sheets(config)
-    if sheets.problems:
-        raise ConfigError(
-            "; ".join(f"{sheet}{place and ', ' + place}: {what}" for sheet, place, what in sheets.problems)
-        )
+    sheets.refuse_if_wrong()
     return sheets.patients, sheets.xrays
 
 
+def read_population_sheet(config: Config) -> dict[str, Row]:
+    """Read ``population.sheet``, by subject; empty when there is none.
+
+    Raises:
+        ConfigError: columns, ids or levels are missing, wrong or twice; all are named.
+    """
+    sheets = Sheets()
+    subjects = _examine_population(config, sheets)
+    sheets.refuse_if_wrong()
+    return subjects
+
+
 def examine_sheets(config: Config) -> Sheets:
-    """Read both sheets as far as they can be read, and note every mistake."""
+    """Read all sheets as far as they can be read, and note every mistake."""
     sheets = Sheets()
     rows = _read_sheet(config.patients, PATIENT_COLUMNS, config.results, sheets)
     for place, row in rows or []:
@@ -91,7 +108,28 @@ def examine_sheets(config: Config) -> Sheets:
         for mistake in mistakes:
             sheets.add(config.xrays, f"patient {patient}, shot {shot}", mistake)
         (sheets.doubtful if mistakes else sheets.xrays).extend(views)
+    _examine_population(config, sheets)
     return sheets
+
+
+def _examine_population(config: Config, sheets: Sheets) -> dict[str, Row]:
+    sheet, subjects = config.population.sheet, dict[str, Row]()
+    if sheet is None:
+        return subjects
+    rows = _read_sheet(sheet, POPULATION_COLUMNS, config.results, sheets, _POPULATION_REQUIRED)
+    for place, row in rows or []:
+        if row["subject"] in subjects:
+            sheets.add(sheet, place, f"subject {row['subject']} stands twice")
+            continue
+        subjects[row["subject"]] = row
+        named = [*row["levels"].split(), *row["leave_out"].split()]
+        try:
+            config.with_levels(named or config.levels)
+        except ConfigError as error:
+            sheets.add(sheet, place, f"subject {row['subject']}: {error}")
+    if rows == []:
+        sheets.add(sheet, "", "holds no subject")
+    return subjects
 
 
 def patient_levels(row: Mapping[str, str], config: Config) -> list[str]:
@@ -124,17 +162,19 @@ def evaluated_shots(config: Config) -> list[EvaluatedShot]:
     ]
 
 
-def _read_sheet(path: Path, columns: Sequence[str], results: Path, sheets: Sheets) -> list[tuple[str, Row]] | None:
+def _read_sheet(
+    path: Path, columns: Sequence[str], results: Path, sheets: Sheets, required: Collection[str] = _REQUIRED
+) -> list[tuple[str, Row]] | None:
     """The rows that can be used, each with its place; None if there may be others that cannot."""
     try:
-        lines = _split(path, columns, results)
+        lines = _split(path, columns, results, required)
     except ConfigError as error:
         sheets.add(path, "", str(error))
         return None
     header, rows, wrong = lines[0][1], [], False
     for number, found in lines[1:]:
         row = dict.fromkeys(columns, "") | dict(zip(header, found, strict=False))
-        mistakes = _mistakes_of_row(row, columns, len(found), len(header))
+        mistakes = _mistakes_of_row(row, required, len(found), len(header))
         for mistake in mistakes:
             sheets.add(path, f"line {number}", mistake)
         wrong |= bool(mistakes)
@@ -143,7 +183,9 @@ def _read_sheet(path: Path, columns: Sequence[str], results: Path, sheets: Sheet
     return rows or (None if wrong else [])
 
 
-def _split(path: Path, columns: Sequence[str], results: Path) -> list[tuple[int, list[str]]]:
+def _split(
+    path: Path, columns: Sequence[str], results: Path, required: Collection[str]
+) -> list[tuple[int, list[str]]]:
     """The lines that hold something, with their numbers, in cells; the first one names the columns."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
@@ -156,7 +198,7 @@ def _split(path: Path, columns: Sequence[str], results: Path) -> list[tuple[int,
         raise ConfigError(f"is empty; its first line names the columns {list(columns)}")
     cells = [(n, [cell.strip().replace("{results}", str(results)) for cell in line.split("\t")]) for n, line in kept]
     header = cells[0][1]
-    missing = [c for c in columns if c in _REQUIRED and c not in header]
+    missing = [c for c in columns if c in required and c not in header]
     unknown = [c for c in header if c not in columns]
     if missing and "\t" not in kept[0][1]:
         raise ConfigError(f"the first line holds no tab; are the columns {list(columns)} separated by tabs?")
@@ -166,13 +208,13 @@ def _split(path: Path, columns: Sequence[str], results: Path) -> list[tuple[int,
     return cells
 
 
-def _mistakes_of_row(row: Row, columns: Sequence[str], cells: int, named: int) -> list[str]:
+def _mistakes_of_row(row: Row, required: Collection[str], cells: int, named: int) -> list[str]:
     if cells > named:
         return [f"{cells} cells, the first line names {named} columns"]
-    empty = [f"{column} is empty" for column in columns if column in _REQUIRED and not row[column]]
+    empty = [f"{column} is empty" for column in row if column in required and not row[column]]
     return empty + [
         f"{column} {row[column]!r} may hold letters, digits and '-' only"
-        for column in ("patient", "shot", "view")
+        for column in ("patient", "shot", "view", "subject")
         if row.get(column) and not _ID.fullmatch(row[column])
     ]
 

@@ -16,8 +16,8 @@ from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize, write
 from radgs.geometry import rigid_motion
 from radgs.images import Volume, write_volume
 from radgs.models import RecM, load_recm, load_regm
-from radgs.training import loop, pass_on, train_joint, train_recm, train_regm
-from radgs.training.data import read_pairs, read_vertebrae, views_of
+from radgs.training import loop, pass_on, read_patient, train_joint, train_recm, train_regm
+from radgs.training.data import read_vertebrae, views_of
 from radgs.training.losses import point_errors
 from radgs.training.recm_stage import RecMStage, anchors_of
 
@@ -107,13 +107,17 @@ def patient(tmp_path_factory):
     return folder / "pairs.h5", crops, anchors
 
 
+def data(patient):
+    return read_patient(*patient, CONFIG.network.volume_voxels)
+
+
 @pytest.fixture(scope="module")
 def trained(patient, tmp_path_factory):
     """All three stages, one epoch each."""
     folder = tmp_path_factory.mktemp("models")
-    train_recm(*patient, None, folder / "recm", CONFIG)
-    train_regm(*patient, folder / "recm", None, folder / "regm", CONFIG)
-    train_joint(*patient, folder / "regm", folder / "regm", folder / "joint", CONFIG)
+    train_recm(data(patient), None, folder / "recm", CONFIG, CONFIG.training)
+    train_regm(data(patient), folder / "recm", None, folder / "regm", CONFIG, CONFIG.training)
+    train_joint(data(patient), folder / "regm", folder / "regm", folder / "joint", CONFIG, CONFIG.training)
     return folder
 
 
@@ -161,7 +165,7 @@ def test_training_goes_on_from_initial_weights(trained, patient, tmp_path):
             "training": CONFIG.training.model_copy(update={"recm": CONFIG.training.recm.model_copy(update=settings)})
         }
     )
-    train_recm(*patient, trained / "joint", tmp_path, config)
+    train_recm(data(patient), trained / "joint", tmp_path, config, config.training)
     old, new = load_recm(trained / "joint").state_dict(), load_recm(tmp_path).state_dict()
     torch.testing.assert_close(new["motion_head.0.weight"], old["motion_head.0.weight"], atol=1e-8, rtol=0)
     assert (tmp_path / "regm.safetensors").is_file()
@@ -170,7 +174,7 @@ def test_training_goes_on_from_initial_weights(trained, patient, tmp_path):
 def test_weights_of_another_network_are_refused(trained, patient, tmp_path):
     config = CONFIG.model_copy(update={"network": CONFIG.network.model_copy(update={"width": 8})})
     with pytest.raises(ConfigError, match="another network"):
-        train_recm(*patient, trained / "recm", tmp_path, config)
+        train_recm(data(patient), trained / "recm", tmp_path, config, config.training)
 
 
 def test_a_stopped_stage_goes_on_where_it_was(trained, patient, tmp_path, monkeypatch):
@@ -185,33 +189,32 @@ def test_a_stopped_stage_goes_on_where_it_was(trained, patient, tmp_path, monkey
 
     monkeypatch.setattr(RecMStage, "forward", stops)
     with pytest.raises(KeyboardInterrupt):
-        train_recm(*patient, None, tmp_path, CONFIG)
-    train_recm(*patient, None, tmp_path, CONFIG)
+        train_recm(data(patient), None, tmp_path, CONFIG, CONFIG.training)
+    train_recm(data(patient), None, tmp_path, CONFIG, CONFIG.training)
     assert len(calls) == 6  # three steps, one lost, two more: an epoch has five
     assert (tmp_path / "recm.safetensors").read_bytes() == (trained / "recm" / "recm.safetensors").read_bytes()
 
 
 def test_the_xray_only_result_does_not_change_when_patients_are_swapped(trained, patient):
-    pairs, crops, anchors = patient
+    _, crops, anchors = patient
     swapped = read_vertebrae(
         dict(zip(crops, reversed(crops.values()))), dict(zip(anchors, reversed(anchors.values()))), 16
     )
-    own = read_vertebrae(crops, anchors, 16)
-    batch = {name: values[:4] for name, values in read_pairs(pairs, own).fields.items()}
+    own = data(patient)
+    batch = {name: values[:4] for name, values in own.fields.items()}
     recm = load_recm(trained / "joint")
 
     volumes = {}
     for kind in ("grid", "patient"):
-        for name, vertebrae in (("own", own), ("swapped", swapped)):
-            made = recm(views_of(batch), anchors_of(recm, batch["level"], vertebrae, kind))
+        for name, vertebrae in (("own", own.vertebrae), ("swapped", swapped)):
+            made = recm(views_of(batch), anchors_of(recm, batch["vertebra"], vertebrae, kind))
             volumes[kind, name] = voxelize(made.factual, Grid.centred(SIZE_MM, 16))
     assert torch.equal(volumes["grid", "own"], volumes["grid", "swapped"])
     assert not torch.allclose(volumes["patient", "own"], volumes["patient", "swapped"])
 
 
 def test_recm_is_never_shown_the_pose_or_the_targets(patient):
-    pairs, crops, anchors = patient
-    batch = {name: values[:3] for name, values in read_pairs(pairs, read_vertebrae(crops, anchors, 16)).fields.items()}
+    batch = {name: values[:3] for name, values in data(patient).fields.items()}
     seen = views_of(batch)
     other = views_of({**batch, "crop_from_vertebra": batch["crop_from_vertebra"] * 0, "targets": batch["targets"] * 0})
     for name in ("images", "K", "camera_from_crop", "level"):
@@ -221,7 +224,7 @@ def test_recm_is_never_shown_the_pose_or_the_targets(patient):
 def test_points_and_volume_of_a_crop_are_in_the_vertebra_frame(patient):
     _, crops, anchors = patient
     vertebrae = read_vertebrae(crops, anchors, 16)
-    row = int(vertebrae.rows(torch.tensor([20]))[0])
+    row = vertebrae.level.tolist().index(20)
     volume, step = vertebrae.volumes[row], SIZE_MM / 16
     axis = (torch.arange(16) - 7.5) * step
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
@@ -235,10 +238,9 @@ def test_points_and_volume_of_a_crop_are_in_the_vertebra_frame(patient):
 
 def test_pairs_of_an_unknown_level_and_missing_anchors_are_named(patient, tmp_path):
     _, crops, anchors = patient
-    vertebrae = read_vertebrae(crops, anchors, 16)
     write_pairs(tmp_path / "other.h5", 4, levels={"L5": 24})
     with pytest.raises(AnatomyError, match="L5"):
-        read_pairs(tmp_path / "other.h5", vertebrae)
+        read_patient(tmp_path / "other.h5", crops, anchors, 16)
     with pytest.raises(AnatomyError, match="L1"):
         read_vertebrae(crops, {"T12": anchors["T12"]}, 16)
     empty = tmp_path / "empty.nii.gz"
@@ -248,12 +250,11 @@ def test_pairs_of_an_unknown_level_and_missing_anchors_are_named(patient, tmp_pa
 
 
 def test_recm_learns_a_small_pose_problem_by_heart(patient):
-    pairs, crops, anchors = patient
     torch.manual_seed(0)
-    vertebrae = read_vertebrae(crops, anchors, 16)
-    batch = {name: values[:16] for name, values in read_pairs(pairs, vertebrae).fields.items()}
+    small = data(patient)
+    batch = {name: values[:16] for name, values in small.fields.items()}
     recm = RecM(CONFIG.network)
-    points = vertebrae.points[vertebrae.rows(batch["level"])]
+    points = small.vertebrae.points[batch["vertebra"]]
     optimizer = torch.optim.AdamW(recm.parameters(), lr=3e-3)
 
     def errors() -> torch.Tensor:

@@ -116,6 +116,18 @@ def test_after_preparation_no_rule_reads_what_the_hospital_or_the_simulation_wro
     }
 
 
+def test_a_population_is_learned_from_before_the_patient(project):
+    (project / "config/population.tsv").write_text(
+        "subject\tct\tlabels\tleave_out\nother\tincoming/tiny/ct.nii.gz\tincoming/tiny/labels.nii.gz\tL1\n"
+    )
+    population = {"sheet": "config/population.tsv", "variants": 2}
+    read = inputs_by_rule(project, "--config", f"population={json.dumps(population)}")
+    shards = [f"results/simulation/population/other-{n}.h5" for n in (0, 1)]
+    assert {path for rule, path in read if rule == "train_recm"} >= {*shards, "results/models/p2/card.json"}
+    assert {path for rule, path in read if rule == "pass_on_p2"} == {"results/models/p1/joint/card.json"}
+    assert "pass_on_p1" not in {rule for rule, _ in read}
+
+
 TINY_DETECTOR = {"image_px": 64, "width": 0.1, "shots": 8, "training": {"batch": 4, "epochs": 1}}
 YOLO = ["--config", f"detection={json.dumps({'backend': 'yolo', 'yolo': TINY_DETECTOR})}"]
 

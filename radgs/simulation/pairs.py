@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -66,12 +66,15 @@ class PairMaker:
         self.soft = self.spine.tissue.soft.binned_in_plane(factor)
         self.mask_points = {level: self.spine.tissue.points(level)[::29] for level in levels}
 
-    def scene(self, rng: np.random.Generator) -> list[dict[str, NDArray[np.generic]]]:
-        """One spine under one C-arm: a pair for each level."""
+    def scene(
+        self, rng: np.random.Generator, levels: Sequence[str] | None = None
+    ) -> list[dict[str, NDArray[np.generic]]]:
+        """One spine under one C-arm: a pair for each level (all if absent), whose middle is near the isocentre."""
         settings: SimulationSettings = self.config.simulation
-        pose = sample_spine_pose(rng, self.centres, self.levels, settings.motion)
+        seen = list(levels or self.levels)
+        pose = sample_spine_pose(rng, self.centres, seen, settings.motion)
         cameras = CArm(settings.carm).sample(rng)
-        return [self._pair(rng, level, pose, cameras) for level in self.levels]
+        return [self._pair(rng, level, pose, cameras) for level in seen]
 
     def _located(
         self, rng: np.random.Generator, level: str, world_from_ct: RigidTransform, cameras: dict[str, Camera]
@@ -136,10 +139,23 @@ def simulate_pairs(
         if scene % 50 == 0:
             print(f"{len(pairs)} of {config.simulation.pairs} pairs", flush=True)  # noqa: T201
     pairs = pairs[: config.simulation.pairs]
-    with atomic_path(target) as part, h5py.File(part, "w") as file:
-        for name in _FIELDS:
+    settings = json.dumps(config.simulation.model_dump())
+    write_pairs(target, pairs, {"patient": patient, "seed": config.seed, "settings": settings})
+
+
+def write_pairs(
+    path: str | Path,
+    pairs: Sequence[Mapping[str, NDArray[np.generic]]],
+    attributes: Mapping[str, str | int],
+    vertebrae: Mapping[str, NDArray[np.generic]] | None = None,
+) -> None:
+    """Write pairs, and the tables of the vertebrae that they show, to HDF5: a chunk a pair, atomically."""
+    with atomic_path(path) as part, h5py.File(part, "w") as file:
+        for name in pairs[0]:
             values = np.stack([pair[name] for pair in pairs])
             chunks = (1, *values.shape[1:]) if values.ndim > 1 else None
             options = {"compression": "lzf"} if values.ndim > 3 else {}
             file.create_dataset(name, data=values, chunks=chunks, **options)
-        file.attrs.update(patient=patient, seed=config.seed, settings=json.dumps(config.simulation.model_dump()))
+        for name, table in (vertebrae or {}).items():
+            file.create_dataset(f"vertebrae/{name}", data=table, compression="lzf" if table.ndim > 1 else None)
+        file.attrs.update(attributes)

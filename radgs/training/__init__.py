@@ -1,5 +1,6 @@
 """Training: losses, the loop that can be stopped and resumed, and the stages."""
 
+from radgs.training.data import TrainingData, read_patient, read_population
 from radgs.training.detector import train_detector
 from radgs.training.loop import Outcome, TrainingError, train_stage
 from radgs.training.losses import (
@@ -16,6 +17,7 @@ from radgs.training.stages import pass_on, train_joint, train_recm, train_regm
 
 __all__ = [
     "Outcome",
+    "TrainingData",
     "TrainingError",
     "anchor_distance",
     "dissimilarity",
@@ -23,6 +25,8 @@ __all__ = [
     "l1",
     "ncc3d",
     "pass_on",
+    "read_patient",
+    "read_population",
     "reconstruction_loss",
     "registration_loss",
     "total_variation",

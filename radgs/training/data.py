@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +18,23 @@ from radgs.anatomy import LEVELS, VertebraViews, level_name
 from radgs.errors import AnatomyError, ImageError
 from radgs.gaussians import RadiativeGaussians, read_ply
 from radgs.images import Volume, read_volume
-from radgs.simulation import SimulatedPairs
+from radgs.simulation import VERTEBRA_TABLES, ShardedField, ShardedPairs, SimulatedPairs
 
 _POINTS = 256
+_GAUSSIANS = ("means", "scales", "quaternions", "densities")
 
 
 class Vertebrae(nn.Module):
-    """By level: excess volume, points of the vertebra, Gaussians fitted to it; all in the vertebra frame.
+    """Excess volumes, points and fitted Gaussians of the vertebrae that pairs show; all in the vertebra frame.
 
     Attributes:
+        level: ``[L]`` VerSe numbers.
         volumes: ``[L, n, n, n]`` 1/mm.
         points: ``[L, P, 3]`` mm.
         means, scales, quaternions, densities: ``[L, N, ...]`` of the anchors.
     """
+
+    level: Tensor
 
     volumes: Tensor
     points: Tensor
@@ -36,32 +42,14 @@ class Vertebrae(nn.Module):
     scales: Tensor
     quaternions: Tensor
     densities: Tensor
-    row_of_level: Tensor
 
-    def __init__(self, crops: Mapping[str, Volume], anchors: Mapping[str, RadiativeGaussians], voxels: int) -> None:
+    def __init__(self, tables: Mapping[str, Tensor]) -> None:
         super().__init__()
-        levels = sorted(crops, key=LEVELS.__getitem__)
-        row = torch.full((max(LEVELS.values()) + 1,), -1)
-        row[[LEVELS[level] for level in levels]] = torch.arange(len(levels))
-        tensors = {
-            "row_of_level": row,
-            "volumes": torch.stack([_shrunk(crops[level], voxels) for level in levels]),
-            "points": torch.stack([_points(crops[level]) for level in levels]),
-            **{
-                name: torch.stack([getattr(anchors[level], name) for level in levels])
-                for name in ("means", "scales", "quaternions", "densities")
-            },
-        }
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor, persistent=False)
+        for name in VERTEBRA_TABLES:
+            self.register_buffer(name, tables[name], persistent=False)
 
-    def rows(self, level: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Where a VerSe number's vertebra lies in the tables."""
-        return self.row_of_level[level]
-
-    def anchors(self, level: Int[Tensor, " B"]) -> RadiativeGaussians:
+    def anchors(self, rows: Int[Tensor, " B"]) -> RadiativeGaussians:
         """Gaussians fitted to the CT, ``[B, N]``, vertebra frame."""
-        rows = self.rows(level)
         return RadiativeGaussians(self.means[rows], self.scales[rows], self.quaternions[rows], self.densities[rows])
 
 
@@ -84,22 +72,69 @@ def read_vertebrae(crops: Mapping[str, str | Path], anchors: Mapping[str, str | 
     gaussians = {level: read_ply(path) for level, path in anchors.items()}
     if len({g.count for g in gaussians.values()}) != 1:
         raise AnatomyError("the levels' anchors differ in number; fit them all with the same settings")
-    return Vertebrae(volumes, gaussians, voxels)
+    levels = sorted(crops, key=LEVELS.__getitem__)
+    tables = {
+        "level": torch.tensor([LEVELS[level] for level in levels]),
+        "volumes": torch.stack([_shrunk(volumes[level], voxels) for level in levels]),
+        "points": torch.stack([_points(volumes[level]) for level in levels]),
+        **{name: torch.stack([getattr(gaussians[level], name) for level in levels]) for name in _GAUSSIANS},
+    }
+    return Vertebrae(tables)
 
 
-def read_pairs(path: str | Path, vertebrae: Vertebrae) -> SimulatedPairs:
-    """Read pairs whose levels are all known.
+@dataclass(frozen=True)
+class TrainingData:
+    """What a stage learns from.
+
+    Attributes:
+        vertebrae: what the pairs show.
+        fields: of the pairs; ``vertebra`` is each one's row in ``vertebrae``.
+        sha256: of all that was read.
+        facts: for the card.
+    """
+
+    vertebrae: Vertebrae
+    fields: Mapping[str, Tensor | ShardedField]
+    sha256: str
+    facts: Mapping[str, Any]
+
+
+def read_patient(
+    pairs: str | Path, crops: Mapping[str, str | Path], anchors: Mapping[str, str | Path], voxels: int
+) -> TrainingData:
+    """Read one patient's pairs and the crops and anchors of their levels.
 
     Raises:
-        ImageError: not a file of pairs.
-        AnatomyError: pairs of a level without crop.
+        ImageError: not a file of pairs, or not a crop.
+        AnatomyError: pairs of a level without crop, or see :func:`read_vertebrae`.
     """
-    pairs = SimulatedPairs(path)
-    unknown = pairs.fields["level"][vertebrae.rows(pairs.fields["level"]) < 0].unique()
+    vertebrae, read = read_vertebrae(crops, anchors, voxels), SimulatedPairs(pairs)
+    row = torch.full((max(LEVELS.values()) + 1,), -1)
+    row[vertebrae.level] = torch.arange(len(vertebrae.level))
+    rows = row[read.fields["level"]]
+    unknown = read.fields["level"][rows < 0].unique()
     if len(unknown):
         names = ", ".join(level_name(int(n)) for n in unknown)
-        raise AnatomyError(f"{path}: pairs of {names}, which have no crop; give their crops and anchors")
-    return pairs
+        raise AnatomyError(f"{pairs}: pairs of {names}, which have no crop; give their crops and anchors")
+    facts = {"pairs": len(read), "patient": str(read.attributes.get("patient", ""))}
+    return TrainingData(vertebrae, {**read.fields, "vertebra": rows}, fingerprint(pairs), facts)
+
+
+def read_population(shards: Sequence[str | Path]) -> TrainingData:
+    """Read the shards of a population; images stay on disk until a batch needs them.
+
+    The last shards are held out by the loop: give them so that the last ones are of patients or variants of their own.
+
+    Raises:
+        ImageError: a file is no such shard.
+    """
+    read = ShardedPairs(shards)
+    return TrainingData(
+        Vertebrae(read.vertebrae),
+        read.fields,
+        hashlib.sha256("".join(fingerprint(path) for path in shards).encode()).hexdigest(),
+        {"pairs": len(read), "shards": len(shards), "levels_of": read.levels_of},
+    )
 
 
 def fingerprint(path: str | Path) -> str:

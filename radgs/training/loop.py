@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from radgs.config import TrainingSettings
 from radgs.errors import RadgsError
 from radgs.images import atomic_path
+from radgs.simulation import ShardedField
 from radgs.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from radgs.training.losses import total
 
@@ -26,6 +27,9 @@ _TERMINAL_SECONDS = 0.5
 _WARM_UP = 0.2  # of the steps
 _MAX_GRADIENT = 5.0
 _VALIDATION_BATCH = 64
+
+Fields = Mapping[str, Tensor | ShardedField]
+"""Of equal length, a row a sample; indexing gives tensors."""
 
 
 class TrainingError(RadgsError):
@@ -80,7 +84,7 @@ class Outcome:
 
 def train_stage(
     stage: Stage,
-    fields: Mapping[str, Tensor],
+    fields: Fields,
     settings: TrainingSettings,
     folder: str | Path,
     *,
@@ -97,7 +101,7 @@ def train_stage(
 
     Args:
         stage: the networks and their losses.
-        fields: tensors of equal length, a row a sample.
+        fields: the samples; what lies on disk is read a batch at a time.
         settings: how long, in which steps.
         folder: for log and checkpoint.
         name: of the stage, for lines and errors.
@@ -110,9 +114,8 @@ def train_stage(
     folder = Path(folder)
     fabric = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
     torch.manual_seed(seed)
-    count = _length(fields)
-    count = min(count, settings.pairs or count)
-    fields = {key: value[-count:] for key, value in fields.items()}
+    present = _length(fields)
+    count = min(present, settings.pairs or present)
     held_out = max(1, round(count * settings.validation_fraction))
     per_epoch = (count - held_out) // settings.batch
     if per_epoch < 1:
@@ -127,12 +130,12 @@ def train_stage(
     progress = read_checkpoint(folder / "checkpoint.pt", identity, stage, optimizer, scheduler)
     began, clock = time.monotonic() - progress.seconds, _Clock(name, steps, stage.score)
     saved = time.monotonic()
-    held = {key: value[-held_out:] for key, value in fields.items()}
+    held = {key: value[present - held_out :] for key, value in fields.items()}
     if not progress.history:
         _end_epoch(stage, fabric, held, progress, settings.learning_rate)
     in_time = True
     while progress.step < steps and in_time:
-        rows = _rows(count - held_out, per_epoch, settings.batch, progress.step, seed)
+        rows = present - count + _rows(count - held_out, per_epoch, settings.batch, progress.step, seed)
         batch = fabric.to_device({key: value[rows] for key, value in fields.items()})
         stage.train()
         terms = model(batch)
@@ -190,7 +193,7 @@ def evaluate_stage(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor]) -> 
     return stage.summarise({key: torch.cat(values) for key, values in parts.items()})
 
 
-def _length(fields: Mapping[str, Tensor]) -> int:
+def _length(fields: Fields) -> int:
     return len(next(iter(fields.values())))
 
 

@@ -49,7 +49,7 @@ class RecMStage(Stage):
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Errors of the factual motion, and of no motion."""
-        points = self.vertebrae.points[self.vertebrae.rows(batch["level"])]
+        points = self.vertebrae.points[batch["vertebra"]]
         truth = batch["crop_from_vertebra"]
         start = torch.eye(4, dtype=truth.dtype, device=truth.device).expand_as(truth)
         motion = self.recm.observe(views_of(batch)).factual_motion
@@ -69,12 +69,12 @@ def expanded(anchors: RadiativeGaussians, count: int) -> RadiativeGaussians:
     )
 
 
-def anchors_of(recm: RecM, level: Tensor, vertebrae: Vertebrae, kind: str) -> RadiativeGaussians:
-    """Anchors of a kind for a batch of levels, ``[B, N]``, vertebra frame."""
+def anchors_of(recm: RecM, rows: Tensor, vertebrae: Vertebrae, kind: str) -> RadiativeGaussians:
+    """Anchors of a kind for a batch of vertebrae (their rows), ``[B, N]``, vertebra frame."""
     if kind == "patient":
-        return vertebrae.anchors(level)
-    blank = expanded(grid_anchors(recm.settings, recm.crop_mm), len(level))
-    device = level.device
+        return vertebrae.anchors(rows)
+    blank = expanded(grid_anchors(recm.settings, recm.crop_mm), len(rows))
+    device = rows.device
     return RadiativeGaussians(
         blank.means.to(device), blank.scales.to(device), blank.quaternions.to(device), blank.densities.to(device)
     )
@@ -85,7 +85,7 @@ def reconstruct_few(
 ) -> Reconstruction:
     """Reconstruct what was seen with anchors of a kind."""
     views: VertebraViews = views_of(few)
-    return recm.reconstruct(seen, views, anchors_of(recm, few["level"], vertebrae, kind))
+    return recm.reconstruct(seen, views, anchors_of(recm, few["vertebra"], vertebrae, kind))
 
 
 def voxels_of(made: Reconstruction, recm: RecM) -> dict[str, Float[Tensor, "B D H W"]]:
@@ -98,7 +98,7 @@ def pose_terms(
     seen: Observation, batch: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
 ) -> dict[str, Tensor]:
     """The anchors' distance of both branches."""
-    points = vertebrae.points[vertebrae.rows(batch["level"])]
+    points = vertebrae.points[batch["vertebra"]]
     truth, scale = batch["crop_from_vertebra"], weights.anchor / ANCHOR_UNIT_MM
     return {
         "factual.anchor": scale * anchor_distance(seen.factual_motion, truth, points).float(),
@@ -121,7 +121,7 @@ def picture_terms(
         branch: rasterize(gaussians, few["K"], few["camera_from_crop"], size)
         for branch, gaussians in (("effect", made.effect), ("factual", made.factual))
     }
-    target = warp(vertebrae.volumes[vertebrae.rows(few["level"])], few["crop_from_vertebra"], recm.crop_mm)
+    target = warp(vertebrae.volumes[few["vertebra"]], few["crop_from_vertebra"], recm.crop_mm)
     return reconstruction_loss(images, volumes, few["targets"], target, weights)
 
 
@@ -129,9 +129,9 @@ def density_terms(
     recm: RecM, seen: Observation, few: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
 ) -> dict[str, Tensor]:
     """The densities of a grid at the true pose: cheap, since nothing is drawn."""
-    anchors = anchors_of(recm, few["level"], vertebrae, "grid")
+    anchors = anchors_of(recm, few["vertebra"], vertebrae, "grid")
     made = recm.factual(seen.placed(few["crop_from_vertebra"]), views_of(few), anchors)
-    target = warp(vertebrae.volumes[vertebrae.rows(few["level"])], few["crop_from_vertebra"], recm.crop_mm)
+    target = warp(vertebrae.volumes[few["vertebra"]], few["crop_from_vertebra"], recm.crop_mm)
     points = made.means.detach()[:, None, None] / (recm.crop_mm / 2)
     there = F.grid_sample(target[:, None], points, padding_mode="zeros", align_corners=False)[:, 0, 0, 0]
     filled = made.densities * (made.scales / anchors.scales).prod(-1)

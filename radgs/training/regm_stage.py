@@ -34,11 +34,12 @@ def reconstructed(recm: RecM, fields: dict[str, Tensor], vertebrae: Vertebrae, k
         batch = {k: v[first : first + _RECONSTRUCTED_AT_ONCE].to(device) for k, v in fields.items()}
         views = views_of(batch)
         seen = recm.observe(views)
-        made = recm.factual(seen, views, anchors_of(recm, batch["level"], vertebrae, kind))
+        made = recm.factual(seen, views, anchors_of(recm, batch["vertebra"], vertebrae, kind))
         starts.append(seen.factual_motion.cpu())
         volumes.append(voxelize(made, grid).cpu())
     return {
         "level": fields["level"],
+        "vertebra": fields["vertebra"],
         "crop_from_vertebra": fields["crop_from_vertebra"],
         "start": torch.cat(starts),
         "reconstruction": torch.cat(volumes),
@@ -54,7 +55,7 @@ class RegMStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """L_reg."""
-        rows = self.vertebrae.rows(batch["level"])
+        rows = batch["vertebra"]
         ct = self.vertebrae.volumes[rows]
         estimate = self.regm(ct, batch["reconstruction"], _disturbed(batch["start"]))
         warped = warp(ct, estimate, self.regm.crop_mm)
@@ -63,7 +64,7 @@ class RegMStage(Stage):
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Errors after RegM, and of RecM's motion."""
-        rows = self.vertebrae.rows(batch["level"])
+        rows = batch["vertebra"]
         estimate = self.regm(self.vertebrae.volumes[rows], batch["reconstruction"], batch["start"])
         truth, points = batch["crop_from_vertebra"], self.vertebrae.points[rows]
         return {
@@ -98,7 +99,7 @@ class JointStage(Stage):
         few = {key: value[:_DRAWN] for key, value in batch.items()}
         made = reconstruct_few(self.recm, seen[:_DRAWN], few, self.vertebrae, self.kind)
         volumes = voxels_of(made, self.recm)
-        rows, size = self.vertebrae.rows(few["level"]), self.recm.crop_mm
+        rows, size = few["vertebra"], self.recm.crop_mm
         ct = self.vertebrae.volumes[rows]
         estimate = self.regm(ct, volumes["factual"], made.crop_from_vertebra)
         truth, points = few["crop_from_vertebra"], self.vertebrae.points[rows]
@@ -114,7 +115,7 @@ class JointStage(Stage):
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Errors after both networks, and of no motion."""
         made = reconstructed(self.recm, batch, self.vertebrae, self.kind)
-        rows = self.vertebrae.rows(batch["level"])
+        rows = batch["vertebra"]
         start = made["start"].to(rows.device)
         estimate = self.regm(self.vertebrae.volumes[rows], made["reconstruction"].to(rows.device), start)
         truth, points = batch["crop_from_vertebra"], self.vertebrae.points[rows]

@@ -4,96 +4,86 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from radgs.config import Config, TrainingSettings
+from radgs.config import Config, StageSettings
 from radgs.errors import ConfigError
-from radgs.images import write_json
+from radgs.images import read_json, write_json
 from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
-from radgs.simulation import SimulatedPairs
-from radgs.training.data import Vertebrae, fingerprint, read_pairs, read_vertebrae
-from radgs.training.loop import Outcome, Stage, train_stage
+from radgs.training.data import TrainingData, fingerprint
+from radgs.training.loop import Fields, Outcome, Stage, train_stage
 from radgs.training.recm_stage import RecMStage
 from radgs.training.regm_stage import JointStage, RegMStage, reconstructed
 
-Paths = Mapping[str, str | Path]
 _Network = TypeVar("_Network", RecM, RegM)
 
 
 def train_recm(
-    pairs: str | Path,
-    crops: Paths,
-    anchors: Paths,
-    initial: str | Path | None,
-    output_folder: str | Path,
-    config: Config,
+    data: TrainingData, initial: str | Path | None, output_folder: str | Path, config: Config, settings: StageSettings
 ) -> None:
     """Train RecM on simulated pairs and write a models folder.
 
     Args:
-        pairs: HDF5 of pairs.
-        crops: by level, NIfTI of the vertebra's excess.
-        anchors: by level, PLY of Gaussians fitted to the crop.
+        data: of one patient or of a population.
         initial: models folder to start from; None starts from random weights. Its RegM is passed on.
         output_folder: gets ``recm.safetensors``, ``card.json``, ``log.csv``.
         config: settings.
+        settings: those of the stage: ``config.training`` or ``config.population.training``.
 
     Raises:
         RadgsError: files that cannot be used or do not fit each other.
         TrainingError: the loss is not finite, or there are too few pairs.
     """
-    vertebrae, data = _read(pairs, crops, anchors, config)
+    torch.manual_seed(config.seed)
     recm = _recm(initial, config)
     regm = _regm(initial, config) if _has_regm(initial) else None
-    stage = RecMStage(recm, vertebrae, config.training.losses)
-    outcome = _train("recm", stage, data.fields, config.training.recm, pairs, initial, output_folder, config)
-    _write(output_folder, config, "recm", recm, regm, _trained_card(pairs, data, outcome))
+    stage = RecMStage(recm, data.vertebrae, settings.losses)
+    outcome = _train("recm", stage, data, data.fields, settings, [initial], output_folder, config)
+    _write(output_folder, config, "recm", recm, regm, _trained_card(data, outcome, settings, initial))
 
 
 def train_regm(
-    pairs: str | Path,
-    crops: Paths,
-    anchors: Paths,
+    data: TrainingData,
     recm_folder: str | Path,
     initial: str | Path | None,
     output_folder: str | Path,
     config: Config,
+    settings: StageSettings,
 ) -> None:
     """Train RegM on what RecM makes of the pairs; RecM's weights are passed on unchanged.
 
     Arguments and errors as in :func:`train_recm`; ``recm_folder`` holds the RecM, ``initial`` the RegM to start from.
     """
-    vertebrae, data = _read(pairs, crops, anchors, config)
+    torch.manual_seed(config.seed)
     recm = _recm(recm_folder, config)
     regm = _regm(initial, config)
-    count = config.training.regm.pairs or len(data)
+    count = settings.regm.pairs or len(data.fields["level"])
     fields = {name: values[-count:] for name, values in data.fields.items()}
-    made = reconstructed(recm, fields, vertebrae, config.network.anchors)
-    stage = RegMStage(regm, vertebrae, config.training.losses)
-    outcome = _train("regm", stage, made, config.training.regm, pairs, recm_folder, output_folder, config)
-    _write(output_folder, config, "regm", recm, regm, _trained_card(pairs, data, outcome))
+    made = reconstructed(recm, fields, data.vertebrae, config.network.anchors)
+    stage = RegMStage(regm, data.vertebrae, settings.losses)
+    outcome = _train("regm", stage, data, made, settings, [recm_folder, initial], output_folder, config)
+    _write(output_folder, config, "regm", recm, regm, _trained_card(data, outcome, settings, recm_folder))
 
 
 def train_joint(
-    pairs: str | Path,
-    crops: Paths,
-    anchors: Paths,
+    data: TrainingData,
     recm_folder: str | Path,
     regm_folder: str | Path,
     output_folder: str | Path,
     config: Config,
+    settings: StageSettings,
 ) -> None:
     """Train RecM and RegM together; arguments and errors as in :func:`train_recm`."""
-    vertebrae, data = _read(pairs, crops, anchors, config)
+    torch.manual_seed(config.seed)
     recm, regm = _recm(recm_folder, config), _regm(regm_folder, config)
-    stage = JointStage(recm, regm, vertebrae, config.training.losses, config.network.anchors)
-    outcome = _train("joint", stage, data.fields, config.training.joint, pairs, regm_folder, output_folder, config)
-    _write(output_folder, config, "joint", recm, regm, _trained_card(pairs, data, outcome))
+    stage = JointStage(recm, regm, data.vertebrae, settings.losses, config.network.anchors)
+    outcome = _train("joint", stage, data, data.fields, settings, [recm_folder, regm_folder], output_folder, config)
+    _write(output_folder, config, "joint", recm, regm, _trained_card(data, outcome, settings, regm_folder))
 
 
 def pass_on(initial: str | Path | None, output_folder: str | Path, config: Config, stage: str, reason: str) -> None:
@@ -104,30 +94,31 @@ def pass_on(initial: str | Path | None, output_folder: str | Path, config: Confi
     torch.manual_seed(config.seed)
     recm = _recm(initial, config)
     regm = _regm(initial if _has_regm(initial) else None, config)
-    _write(output_folder, config, stage, recm, regm, {"trained": False, "reason": reason})
-
-
-def _read(pairs: str | Path, crops: Paths, anchors: Paths, config: Config) -> tuple[Vertebrae, SimulatedPairs]:
-    torch.manual_seed(config.seed)
-    vertebrae = read_vertebrae(crops, anchors, config.network.volume_voxels)
-    return vertebrae, read_pairs(pairs, vertebrae)
+    _write(
+        output_folder,
+        config,
+        stage,
+        recm,
+        regm,
+        {"trained": False, "reason": reason, "started_from": _lineage(initial)},
+    )
 
 
 def _train(
     name: str,
     stage: Stage,
-    fields: Mapping[str, torch.Tensor],
-    settings: TrainingSettings,
-    pairs: str | Path,
-    initial: str | Path | None,
+    data: TrainingData,
+    fields: Fields,
+    settings: StageSettings,
+    initial: Sequence[str | Path | None],
     folder: str | Path,
     config: Config,
 ) -> Outcome:
-    weights = sorted(Path(initial).glob("*.safetensors")) if initial else []
-    parts = [name, fingerprint(pairs), *(fingerprint(path) for path in weights), version("radgs")]
-    used = config.model_dump_json(include={"network", "training", "crop", "seed"})
+    weights = [path for start in initial if start for path in sorted(Path(start).glob("*.safetensors"))]
+    parts = [name, data.sha256, *(fingerprint(path) for path in weights), version("radgs")]
+    used = config.model_dump_json(include={"network", "crop", "seed"}) + settings.model_dump_json()
     identity = hashlib.sha256(json.dumps([*parts, used]).encode()).hexdigest()
-    return train_stage(stage, fields, settings, folder, name=name, seed=config.seed, identity=identity)
+    return train_stage(stage, fields, getattr(settings, name), folder, name=name, seed=config.seed, identity=identity)
 
 
 def _has_regm(folder: str | Path | None) -> bool:
@@ -151,16 +142,26 @@ def _same(network: _Network, folder: str | Path, config: Config) -> _Network:
     return network
 
 
-def _trained_card(pairs: str | Path, data: SimulatedPairs, outcome: Outcome) -> dict[str, Any]:
+def _trained_card(
+    data: TrainingData, outcome: Outcome, settings: StageSettings, start: str | Path | None
+) -> dict[str, Any]:
     return {
         "trained": True,
-        "data": {"sha256": fingerprint(pairs), "pairs": len(data), "patient": str(data.attributes.get("patient", ""))},
+        "data": {"sha256": data.sha256, **data.facts},
+        "started_from": _lineage(start),
         "metrics": outcome.best,
         "metrics_last": outcome.last,
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 1),
         "complete": outcome.complete,
+        "settings": settings.model_dump(mode="json"),
     }
+
+
+def _lineage(start: str | Path | None) -> Any:
+    """What the weights that a stage starts from had learned from."""
+    card = read_json(Path(start) / "card.json") if start else {}
+    return {key: card[key] for key in ("data", "started_from") if card.get(key)} or None
 
 
 def _write(
@@ -178,6 +179,6 @@ def _write(
         "network": config.network.model_dump(mode="json"),
         "crop_mm": config.crop.size_mm,
         "code": {"radgs": version("radgs"), "torch": torch.__version__},
-        "config": config.model_dump(mode="json", include={"training", "simulation", "levels", "seed"}),
+        "config": config.model_dump(mode="json", include={"simulation", "levels", "seed"}),
     }
     write_json(folder / "card.json", card)

@@ -18,3 +18,30 @@ rule simulate:
         code=code("simulation"),
     script:
         "../scripts/simulate.py"
+
+
+rule simulate_population:
+    """Change a patient of the population and simulate training pairs of the result (stage P1)."""
+    input:
+        lambda wildcards: list(
+            filter(None, map(POPULATION[wildcards.subject].get, ("ct", "labels")))
+        ),
+    output:
+        shard=RESULTS / "simulation/population/{subject}-{variant}.h5",
+    log:
+        "logs/population/simulate_{subject}-{variant}.log",
+    wildcard_constraints:
+        subject="|".join(POPULATION) or "none",
+        variant="[0-9]+",
+    cache: True
+    conda:
+        "../envs/radgs.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        subject=lambda wildcards: POPULATION[wildcards.subject],
+        settings=settings("simulation", "population", "network", "crop", "seed"),
+        code=code("simulation"),
+    script:
+        "../scripts/simulate_population.py"

@@ -1,19 +1,49 @@
-rule pass_on:
-    """Pass the weights of a stage without data (P1, P2) on unchanged; the card says so."""
+# A stage is "p1" (the population) or "p3/{patient}". Each trains RecM, then RegM, then both together.
+if not POPULATION:
+
+    rule pass_on_p1:
+        """No population is configured: the pretrained weights, or random ones, go on unchanged."""
+        input:
+            initial=PRETRAINED,
+        output:
+            multiext(str(P1) + "/", "recm.safetensors", "regm.safetensors", "card.json"),
+        log:
+            "logs/pass_on_p1.log",
+        conda:
+            "../envs/radgs.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        params:
+            stage="p1",
+            reason="no population is configured (population.sheet)",
+            settings=settings("network", "seed"),
+            code=code("training"),
+        script:
+            "../scripts/pass_on.py"
+
+
+rule pass_on_p2:
+    """There are no real X-rays with known poses: the weights of P1 go on unchanged, and the card says so."""
     input:
-        lambda wildcards: [] if wildcards.stage == "p1" else [RESULTS / "models/p1"],
+        initial=P1 / "card.json",
     output:
-        directory(RESULTS / "models/{stage}"),
+        multiext(
+            str(RESULTS / "models/p2") + "/",
+            "recm.safetensors",
+            "regm.safetensors",
+            "card.json",
+        ),
     log:
-        "logs/pass_on_{stage}.log",
-    wildcard_constraints:
-        stage="p1|p2",
+        "logs/pass_on_p2.log",
     conda:
         "../envs/radgs.yaml"
     threads: 1
     resources:
         mem_mb=1000,
     params:
+        stage="p2",
+        reason="no real X-rays with known poses are configured",
         settings=settings("network", "seed"),
         code=code("training"),
     script:
@@ -21,78 +51,72 @@ rule pass_on:
 
 
 rule train_recm:
-    """P3: teach RecM this patient's vertebrae."""
+    """Teach RecM to reconstruct vertebrae and to see where they are."""
     input:
-        pairs=RESULTS / "simulation/{patient}/pairs.h5",
-        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
-        anchors=per_level("patients/{patient}/anchors/{level}.ply"),
-        initial=RESULTS / "models/p2",
+        unpack(training_data),
+        initial=first_weights,
     output:
-        weights=RESULTS / "models/p3/{patient}/recm/recm.safetensors",
-        card=RESULTS / "models/p3/{patient}/recm/card.json",
+        weights=RESULTS / "models/{stage}/recm/recm.safetensors",
+        card=RESULTS / "models/{stage}/recm/card.json",
     log:
-        "logs/{patient}/train_recm.log",
+        "logs/{stage}/train_recm.log",
     conda:
         "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,
     params:
-        levels=levels,
-        settings=settings("network", "training", "seed"),
+        levels=trained_levels,
+        settings=stage_settings,
         code=code("training"),
     script:
-        "../scripts/train_recm.py"
+        "../scripts/train.py"
 
 
 rule train_regm:
-    """P3: teach RegM to register this patient's vertebrae to their reconstructions."""
+    """Teach RegM to register vertebrae to their reconstructions."""
     input:
-        pairs=RESULTS / "simulation/{patient}/pairs.h5",
-        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
-        anchors=per_level("patients/{patient}/anchors/{level}.ply"),
-        recm=RESULTS / "models/p3/{patient}/recm/recm.safetensors",
-        initial=RESULTS / "models/p2",
+        unpack(training_data),
+        recm=RESULTS / "models/{stage}/recm/recm.safetensors",
+        initial=first_weights,
     output:
-        weights=RESULTS / "models/p3/{patient}/regm/regm.safetensors",
-        card=RESULTS / "models/p3/{patient}/regm/card.json",
+        weights=RESULTS / "models/{stage}/regm/regm.safetensors",
+        card=RESULTS / "models/{stage}/regm/card.json",
     log:
-        "logs/{patient}/train_regm.log",
+        "logs/{stage}/train_regm.log",
     conda:
         "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,
     params:
-        levels=levels,
-        settings=settings("network", "training", "seed"),
+        levels=trained_levels,
+        settings=stage_settings,
         code=code("training"),
     script:
-        "../scripts/train_regm.py"
+        "../scripts/train.py"
 
 
 rule train_joint:
-    """P3: train both networks together through the voxelizer."""
+    """Train both networks together through the voxelizer."""
     input:
-        pairs=RESULTS / "simulation/{patient}/pairs.h5",
-        excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),
-        anchors=per_level("patients/{patient}/anchors/{level}.ply"),
-        recm=RESULTS / "models/p3/{patient}/recm/recm.safetensors",
-        regm=RESULTS / "models/p3/{patient}/regm/regm.safetensors",
+        unpack(training_data),
+        recm=RESULTS / "models/{stage}/recm/recm.safetensors",
+        regm=RESULTS / "models/{stage}/regm/regm.safetensors",
     output:
-        recm=RESULTS / "models/p3/{patient}/joint/recm.safetensors",
-        regm=RESULTS / "models/p3/{patient}/joint/regm.safetensors",
-        card=RESULTS / "models/p3/{patient}/joint/card.json",
+        recm=RESULTS / "models/{stage}/joint/recm.safetensors",
+        regm=RESULTS / "models/{stage}/joint/regm.safetensors",
+        card=RESULTS / "models/{stage}/joint/card.json",
     log:
-        "logs/{patient}/train_joint.log",
+        "logs/{stage}/train_joint.log",
     conda:
         "../envs/radgs.yaml"
     threads: 2
     resources:
         mem_mb=4000,
     params:
-        levels=levels,
-        settings=settings("network", "training", "seed"),
+        levels=trained_levels,
+        settings=stage_settings,
         code=code("training"),
     script:
-        "../scripts/train_joint.py"
+        "../scripts/train.py"

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 from radgs.cli import run_rule
 from radgs.training import pass_on
 
-stage = snakemake.wildcards.stage
-initial = snakemake.input[0] if snakemake.input else None
+initial = Path(snakemake.input[0]).parent if snakemake.input else None
 run_rule(
     snakemake,
-    lambda config: pass_on(initial, snakemake.output[0], config, stage, f"no data is configured for {stage.upper()}"),
+    lambda config: pass_on(
+        initial, Path(snakemake.output[0]).parent, config, snakemake.params.stage, snakemake.params.reason
+    ),
 )

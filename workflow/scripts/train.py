@@ -1,0 +1,28 @@
+from pathlib import Path
+
+from radgs.cli import by_level, run_rule
+from radgs.training import read_patient, read_population, train_joint, train_recm, train_regm
+
+files, folder = snakemake.input, Path(snakemake.output.card).parent
+initial = Path(files.initial).parent if files.get("initial") else None
+population = snakemake.wildcards.stage == "p1"
+
+
+def read(config):
+    if population:
+        return read_population(files.shards)
+    crops, anchors = by_level(config, files.excess), by_level(config, files.anchors)
+    return read_patient(files.pairs, crops, anchors, config.network.volume_voxels)
+
+
+def train(config):
+    data, settings = read(config), config.population.training if population else config.training
+    if snakemake.rule == "train_recm":
+        train_recm(data, initial, folder, config, settings)
+    elif snakemake.rule == "train_regm":
+        train_regm(data, Path(files.recm).parent, initial, folder, config, settings)
+    else:
+        train_joint(data, Path(files.recm).parent, Path(files.regm).parent, folder, config, settings)
+
+
+run_rule(snakemake, train)
