@@ -183,9 +183,7 @@ def _read_sheet(
     return rows or (None if wrong else [])
 
 
-def _split(
-    path: Path, columns: Sequence[str], results: Path, required: Collection[str]
-) -> list[tuple[int, list[str]]]:
+def _split(path: Path, columns: Sequence[str], results: Path, required: Collection[str]) -> list[tuple[int, list[str]]]:
     """The lines that hold something, with their numbers, in cells; the first one names the columns."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()

@@ -48,6 +48,15 @@ def test_turns_and_shifts_share_the_error_without_preference():
     assert np.abs(np.mean(shifts / np.linalg.norm(shifts, axis=1, keepdims=True), axis=0)).max() < 0.1
 
 
+def test_for_a_vertebra_of_its_own_the_same_directions_are_scaled_until_its_own_error_fills_the_bins():
+    own = np.random.default_rng(0).normal([4, -3, 2], [20, 9, 14], (200, 3))
+    for start, standard in zip(standardised_starts(5, body=own), standardised_starts(5), strict=True):
+        error = target_registration_error(start.pose(TRUTH, CENTRE), TRUTH, own + CENTRE)
+        assert error == pytest.approx(standard.mtre_mm, abs=1e-6)
+        cosine = start.shift @ standard.shift / np.linalg.norm(start.shift) / np.linalg.norm(standard.shift)
+        assert cosine == pytest.approx(1, abs=1e-9)
+
+
 def test_far_starts_do_not_turn_further_than_an_eighth_of_a_circle():
     starts = standardised_starts(seed=3, up_to_mm=60, bin_mm=5, starts_a_bin=20)
     assert max(np.linalg.norm(s.turn) for s in starts) <= np.pi / 4 + 1e-9

@@ -168,7 +168,9 @@ def detect_trained(
 
 
 def place_given(cameras: str | Path, centres: str | Path, target: str | Path) -> None:
-    """Take the user's word for where the levels' centres are, to about a centimetre, and write ``levels.json``.
+    """Take the user's word for where the levels' centres are and write ``levels.json``.
+
+    As near as the networks were trained for (``simulation.centre_jitter_mm``) is near enough.
 
     Args:
         cameras: ``cameras.json`` of the prepared shot.

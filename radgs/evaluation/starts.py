@@ -28,7 +28,7 @@ class Start:
     Attributes:
         turn: ``[3]`` rotation vector about the vertebra's centre, radians, axes of the CT.
         shift: ``[3]`` mm, axes of the CT.
-        mtre_mm: of a body of a vertebra's size; that of a given vertebra differs by some per cent.
+        mtre_mm: of the body for which it was made.
     """
 
     turn: NDArray[np.float64]
@@ -55,7 +55,12 @@ def standard_body() -> NDArray[np.float64]:
 
 
 def standardised_starts(
-    seed: int, *, up_to_mm: float = 20.0, bin_mm: float = 1.0, starts_a_bin: int = 10
+    seed: int,
+    *,
+    up_to_mm: float = 20.0,
+    bin_mm: float = 1.0,
+    starts_a_bin: int = 10,
+    body: ArrayLike | None = None,
 ) -> list[Start]:
     """Starts whose mTRE fills bins evenly.
 
@@ -67,6 +72,9 @@ def standardised_starts(
         up_to_mm: end of the last bin.
         bin_mm: width of a bin.
         starts_a_bin: how many.
+        body: points of a vertebra about its centre, ``[N, 3]`` mm, axes of the CT, whose mTRE is to fill the bins: the
+            same directions as for any other, each scaled for it. Absent: one of a vertebra's size, so that the offsets
+            are the very same for all; a given vertebra's own mTRE then differs by some 10 % from a start's.
 
     Returns:
         by rising bin.
@@ -79,16 +87,17 @@ def standardised_starts(
     bins = round(up_to_mm / bin_mm) if bin_mm > 0 else 0
     if bins < 1 or starts_a_bin < 1:
         raise RadgsError(f"at least one bin and one start are needed, got {up_to_mm:g} mm, {bin_mm:g} mm a bin")
-    rng, body = np.random.default_rng(seed), standard_body()
-    radius = float(np.linalg.norm(body, axis=1).mean())
+    rng, standard = np.random.default_rng(seed), standard_body()
+    radius = float(np.linalg.norm(standard, axis=1).mean())
+    points = standard if body is None else np.asarray(body, dtype=np.float64)
     starts = []
     for lower in np.arange(bins) * bin_mm:
         for wanted in lower + bin_mm * rng.uniform(0, 1, starts_a_bin):
             direction = rng.normal(size=6)
             end = wanted
-            while _mtre(*_scaled(direction, end, radius), body) < wanted:
+            while _mtre(*_scaled(direction, end, radius), points) < wanted:
                 end *= 2
-            scale = brentq(_excess, 0, end, args=(direction, radius, body, wanted))
+            scale = brentq(_excess, 0, end, args=(direction, radius, points, wanted))
             starts.append(Start(*_scaled(direction, scale, radius), float(wanted)))
     return starts
 
