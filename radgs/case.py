@@ -14,11 +14,13 @@ from radgs.config import Config, NetworkSettings, load_config
 from radgs.errors import ConfigError
 from radgs.geometry import RigidTransform
 from radgs.images import (
+    check_subject,
     prepare_ct,
     prepare_xrays,
     read_json,
     read_transforms,
     read_view_specs,
+    read_volume,
     read_xrays,
     write_xrays,
 )
@@ -91,6 +93,7 @@ def register(
         raise ConfigError("give a CT with its labels, or the folder of a CT that is prepared, and not both")
     if sum(where is not None for where in (boxes, detector, centres)) != 1:
         raise ConfigError("one of boxes, detector and centres is needed to find the levels in the X-rays")
+    check_subject(subject or {})
     settings = _settings(config, models, levels)
     folder = Path(out)
     patient = _prepare_patient(folder / "patient", ct, labels, prepared, settings)
@@ -99,48 +102,53 @@ def register(
     if boxes is not None:
         detect_provided(folder / "cameras.json", boxes, images, found, settings)
     elif detector is not None:
-        detect_trained(folder / "xrays.nii.gz", folder / "cameras.json", patient.vertebrae, detector, found, settings)
+        detect_trained(
+            folder / "xrays.nii.gz",
+            folder / "cameras.json",
+            patient.folder / "vertebrae.nii.gz",
+            detector,
+            found,
+            settings,
+        )
     elif centres is not None:
         place_given(folder / "cameras.json", centres, found)
     register_shot(
-        patient.ct,
-        patient.vertebrae,
-        patient.audit,
-        patient.files("crops/{}_excess.nii.gz"),
-        patient.files("crops/{}_mask.nii.gz"),
-        patient.files("anchors/{}.ply"),
+        patient.folder / "ct.nii.gz",
+        patient.folder / "vertebrae.nii.gz",
+        patient.folder / "vertebrae.json",
+        patient.files(_EXCESS),
+        patient.files(_MASK),
+        patient.files(_ANCHORS),
         folder / "xrays.nii.gz",
         folder / "cameras.json",
         found,
         models,
         folder,
         settings,
-        ct_about=patient.about,
+        ct_about=patient.folder / "ct.json",
         subject=subject,
     )
     return _outcomes(folder, patient)
 
 
+_CT_FILES = ("ct.nii.gz", "ct.json", "vertebrae.nii.gz", "vertebrae.json")
+_EXCESS, _MASK, _ANCHORS = "crops/{}_excess.nii.gz", "crops/{}_mask.nii.gz", "anchors/{}.ply"
+
+
 @dataclass(frozen=True)
 class _Patient:
-    """Where the files of a CT are: in the folder of one that is prepared, or else where they are made."""
+    """Where the files of a CT are.
 
-    made: Path
-    prepared: Path | None
-    levels: Sequence[str]
+    Attributes:
+        folder: of the CT, its labels and what is already made of them.
+        made: by level, the folder of its crop and anchors: ``folder``, or where they were made now.
+    """
 
-    def file(self, name: str) -> Path:
-        if self.prepared is not None and (self.prepared / name).is_file():
-            return self.prepared / name
-        return self.made / name
+    folder: Path
+    made: Mapping[str, Path]
 
     def files(self, pattern: str) -> dict[str, str | Path]:
-        return {level: self.file(pattern.format(level)) for level in self.levels}
-
-    ct = property(lambda self: self.file("ct.nii.gz"))
-    about = property(lambda self: self.file("ct.json"))
-    vertebrae = property(lambda self: self.file("vertebrae.nii.gz"))
-    audit = property(lambda self: self.file("vertebrae.json"))
+        return {level: folder / pattern.format(level) for level, folder in self.made.items()}
 
 
 def _settings(config: Config | str | Path | None, models: str | Path, levels: Sequence[str] | None) -> Config:
@@ -159,27 +167,36 @@ def _settings(config: Config | str | Path | None, models: str | Path, levels: Se
 
 
 def _prepare_patient(
-    made: Path, ct: str | Path | None, labels: str | Path | None, prepared: str | Path | None, config: Config
+    own: Path, ct: str | Path | None, labels: str | Path | None, prepared: str | Path | None, config: Config
 ) -> _Patient:
-    patient = _Patient(made, None if prepared is None else Path(prepared), config.levels)
+    """What is not in ``prepared`` is made anew in ``own``: what lies there already may be another patient's."""
+    folder = own if prepared is None else Path(prepared)
+    volume, about, vertebrae, audit = (folder / name for name in _CT_FILES)
     if ct is not None:
-        prepare_ct(ct, patient.ct, patient.about)
-        segment(patient.ct, labels, patient.vertebrae, patient.audit, config)
-    for file in (patient.ct, patient.about, patient.vertebrae, patient.audit):
+        prepare_ct(ct, volume, about)
+        segment(volume, labels, vertebrae, audit, config)
+    for file in (volume, about, vertebrae, audit):
         if not file.is_file():
-            raise ConfigError(f"{prepared}: lacks {file.name}, so no CT is prepared there; give the CT and its labels")
-    excess, masks, anchors = (
-        patient.files(p) for p in ("crops/{}_excess.nii.gz", "crops/{}_mask.nii.gz", "anchors/{}.ply")
-    )
-    missing = [
-        level for level in config.levels if ct is not None or not all(Path(f[level]).is_file() for f in (excess, masks))
-    ]
+            raise ConfigError(f"{file}: no such file, so no CT is prepared there; give the CT and its labels")
+    at_hand = [level for level in config.levels if prepared is not None and _is_made(folder, level, config)]
+    patient = _Patient(folder, {level: folder if level in at_hand else own for level in config.levels})
+    excess, masks, anchors = (patient.files(pattern) for pattern in (_EXCESS, _MASK, _ANCHORS))
+    missing = [level for level in config.levels if level not in at_hand]
     if missing:
-        crop_vertebrae(patient.ct, patient.vertebrae, {k: (excess[k], masks[k]) for k in missing}, config)
-    for level in config.levels:
-        if ct is not None or level in missing or not Path(anchors[level]).is_file():
-            fit_anchors(excess[level], anchors[level], config)
+        crop_vertebrae(volume, vertebrae, {k: (excess[k], masks[k]) for k in missing}, config)
+    for level in missing:
+        fit_anchors(excess[level], anchors[level], config)
     return patient
+
+
+def _is_made(folder: Path, level: str, config: Config) -> bool:
+    """Whether a level's crop, of the size that the networks take, and its anchors are there."""
+    excess, *others = (folder / pattern.format(level) for pattern in (_EXCESS, _MASK, _ANCHORS))
+    if not all(file.is_file() for file in (excess, *others)):
+        return False
+    crop = read_volume(excess)
+    edge = float(crop.spacing[0]) * crop.array.shape[0]
+    return crop.array.shape[0] == config.crop.voxels and abs(edge - config.crop.size_mm) < 0.01
 
 
 def _prepare_shot(cameras: Path, folder: Path) -> dict[str, str]:
@@ -200,12 +217,12 @@ def _prepare_shot(cameras: Path, folder: Path) -> dict[str, str]:
 def _outcomes(folder: Path, patient: _Patient) -> dict[str, Outcome]:
     views = read_xrays(folder / "xrays.nii.gz", folder / "cameras.json")
     found = {}
-    for level in patient.levels:
+    for level, mask in patient.files(_MASK).items():
         place = folder / level
         verdict: dict[str, Any] = read_json(place / "verdict.json")
         pose = None
         if (place / "world_from_ct.json").is_file():
             pose = read_transforms(place / "world_from_ct.json")[level]
-            draw_registration(place, patient.file(f"crops/{level}_mask.nii.gz"), views, level)
+            draw_registration(place, mask, views, level)
         found[level] = Outcome(pose, verdict["verdict"], verdict["probability"], verdict["reasons"], place)
     return found

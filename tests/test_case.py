@@ -135,6 +135,9 @@ def test_rough_centres_or_a_prepared_shot_will_do_and_a_level_without_crops_gets
     centre = truth["L2"].apply(read_ct(folder / "ct").points([19, 17, 16]))
     write_json(tmp_path / "centres.json", {"L2": centre.tolist()})
     shot = done[1] / "cameras.json", folder / "models", tmp_path / "out"
+    stale = tmp_path / "out/patient/crops/L2_excess.nii.gz"  # of another patient who was registered to this folder
+    stale.parent.mkdir(parents=True)
+    stale.write_text("another patient's")
     outcomes = radgs.register(
         *shot, prepared=done[1] / "patient", centres=tmp_path / "centres.json", levels=["L2"], config=config
     )
@@ -180,6 +183,12 @@ def test_arguments_that_contradict_each_other_are_refused(tmp_path, change, mess
     given = {"ct": "ct", "labels": "labels", "boxes": "b"} | change
     with pytest.raises(ConfigError, match=message):
         radgs.register("c.json", tmp_path, tmp_path, **given)
+
+
+def test_a_dicom_element_that_may_not_be_given_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(RadgsError, match="PatientAge cannot be given"):
+        radgs.register("c.json", "m", tmp_path / "o", ct="ct", boxes="b", subject={"PatientAge": "70"})
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_view_without_its_image_is_named(case, tmp_path):

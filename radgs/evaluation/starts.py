@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
+from scipy.spatial.transform import Rotation
 
 from radgs.errors import RadgsError
-from radgs.geometry import RigidTransform, rigid_motion
+from radgs.geometry import RigidTransform
 
 # Standard deviations (left, posterior, superior) of the voxels of T10 to L1 in the demo's CT, rounded.
 _SPREAD_MM = (11.0, 15.0, 10.0)
@@ -42,8 +42,8 @@ class Start:
             truth: its world_from_ct.
             centre: ``[3]`` about which it turns, CT, mm.
         """
-        turn, shift, about = (torch.as_tensor(np.array(v, dtype=np.float64)) for v in (self.turn, self.shift, centre))
-        return truth @ RigidTransform.nearest(rigid_motion(turn, shift, about).numpy())
+        about, turn = np.asarray(centre, dtype=np.float64), Rotation.from_rotvec(self.turn).as_matrix()
+        return truth @ RigidTransform.from_rotation_translation(turn, about - turn @ about + self.shift)
 
 
 def standard_body() -> NDArray[np.float64]:
@@ -135,5 +135,5 @@ def _excess(
 
 
 def _mtre(turn: NDArray[np.float64], shift: NDArray[np.float64], body: NDArray[np.float64]) -> float:
-    moved = Start(turn, shift, 0.0).pose(RigidTransform.identity(), np.zeros(3)).apply(body)
+    moved = Rotation.from_rotvec(turn).apply(body) + shift
     return float(np.linalg.norm(moved - body, axis=1).mean())

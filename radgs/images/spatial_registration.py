@@ -25,18 +25,18 @@ from radgs.images.files import atomic_path, read_json
 from radgs.images.xray import Xray
 
 # What a caller may say of patient and study; the empty ones are required to be there (type 2).
-SUBJECT = {
-    "PatientName": "",
-    "PatientID": "",
-    "PatientBirthDate": "",
-    "PatientSex": "",
-    "StudyInstanceUID": None,
-    "StudyDate": "",
-    "StudyTime": "",
-    "StudyID": "",
-    "AccessionNumber": "",
-    "ReferringPhysicianName": "",
-}
+SUBJECT = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
 _IDENTITY = ("125021", "Frame of Reference Identity")  # DICOM PS3.16, CID 7100
 _BY_IMAGES = ("125024", "Image Content-based Alignment")
 _LONGEST_TEXT = 64
@@ -117,16 +117,25 @@ def write_spatial_registration(
         d.save_as(part, enforce_file_format=True)
 
 
-def _set_subject(d: Dataset, subject: Mapping[str, str], frames: Frames) -> None:
+def check_subject(subject: Mapping[str, str]) -> None:
+    """Refuse elements that :func:`write_spatial_registration` would not write.
+
+    Raises:
+        ImageError: a keyword that may not be set, or a UID that is none.
+    """
     unknown = sorted(set(subject) - set(SUBJECT))
     if unknown:
         raise ImageError(f"DICOM elements {', '.join(unknown)} cannot be given; these can: {', '.join(SUBJECT)}")
-    study = subject.get("StudyInstanceUID") or derived_uid("study", frames.ct.encode())
-    if not UID(study, validation_mode=IGNORE).is_valid:
+    study = subject.get("StudyInstanceUID")
+    if study and not UID(study, validation_mode=IGNORE).is_valid:
         raise ImageError(f"StudyInstanceUID {study!r} is no UID, which is numbers with dots between them")
+
+
+def _set_subject(d: Dataset, subject: Mapping[str, str], frames: Frames) -> None:
+    check_subject(subject)
     for keyword in SUBJECT:
         setattr(d, keyword, subject.get(keyword, ""))
-    d.StudyInstanceUID = study
+    d.StudyInstanceUID = subject.get("StudyInstanceUID") or derived_uid("study", frames.ct.encode())
 
 
 def _item(frame: str, registered_from_frame: RigidTransform, kind: tuple[str, str], comment: str) -> Dataset:
