@@ -10,9 +10,11 @@ import pytest
 import SimpleITK as sitk
 
 import radgs
+from radgs.anatomy import crop_vertebrae, detect_provided, fit_anchors, segment
 from radgs.config import load_config
 from radgs.errors import ConfigError, RadgsError
-from radgs.images import read_ct, read_json, read_transforms, write_json, write_volume
+from radgs.images import prepare_ct, prepare_xrays, read_ct, read_json, read_transforms, write_json, write_volume
+from radgs.registration import register_shot
 from radgs.simulation import simulate_shots
 from radgs.training import pass_on
 from tests.dicom_files import SECRETS, write_series
@@ -60,6 +62,29 @@ def test_every_level_has_a_pose_a_verdict_and_all_its_files(done):
         for name in ("ct_from_world.tfm", "gaussians.ply", "reconstruction_xray_only.nii.gz", "registered_ct.nii.gz"):
             assert (out / level / name).is_file()
         assert (out / level / "overlay.png").stat().st_size > 10_000
+
+
+def test_it_gives_what_the_rules_give_one_job_a_level_in_their_own_folders(case, done, tmp_path):
+    folder, config = case
+    paths = {n: tmp_path / n for n in ("ct.nii.gz", "ct.json", "labels.nii.gz", "audit.json", "x.nii.gz", "c.json")}
+    ct, about, labels, audit, xrays, cameras = paths.values()
+    prepare_ct(folder / "ct", ct, about)
+    segment(ct, folder / "labels.nii.gz", labels, audit, config)
+    files = {level: [tmp_path / f"{level}-{n}" for n in ("e.nii.gz", "m.nii.gz", "a.ply")] for level in config.levels}
+    for level, (excess, mask, anchors) in files.items():
+        crop_vertebrae(ct, labels, {level: (excess, mask)}, config)
+        fit_anchors(excess, anchors, config)
+    images = {view: str(folder / f"s/{view}.png") for view in ("AP", "LA")}
+    prepare_xrays(images, dict.fromkeys(images, folder / "s/cameras.json"), xrays, cameras)
+    detect_provided(cameras, folder / "s/boxes.json", images, tmp_path / "levels.json", config)
+    by_level = ({level: found[i] for level, found in files.items()} for i in range(3))
+    found = tmp_path / "levels.json", folder / "models", tmp_path / "out"
+    register_shot(ct, labels, audit, *by_level, xrays, cameras, *found, config)
+    for level, one in done[0].items():
+        theirs = read_transforms(tmp_path / "out" / level / "world_from_ct.json")[level]
+        np.testing.assert_allclose(one.world_from_ct.matrix, theirs.matrix, atol=1e-9)
+        verdict = read_json(tmp_path / "out" / level / "verdict.json")
+        assert verdict["probability"] == pytest.approx(one.probability, abs=1e-9)
 
 
 def test_the_covariance_is_in_the_verdict(done):
