@@ -20,13 +20,11 @@ import torch
 from drr_rows import drr_rows
 from measure import Row, print_row, side_by_side, write_rows
 from peers import torch_splatting
-from scenes import COUNT, CUTOFF, HALF_MM, IMAGE, VOXELS, cameras, leaves, scene, vertebra
+from scenes import COUNT, CUTOFF, HALF_MM, IMAGE, VOXELS, cameras, coefficients, leaves, scene, vertebra
 from splatting_rows import rasterize_rows, step_rows, voxelize_rows
 from torch import Tensor
 
 from radgs.gaussians import Grid, RadiativeGaussians, fit_to_volume, rasterize, voxelize
-from radgs.gaussians.cutoff import cutoffs
-from radgs.gaussians.rasterize import project_gaussians
 from radgs.kernels import rasterize_coefficients
 from radgs.projection import project
 
@@ -89,9 +87,9 @@ def scaling_rows(repetitions: int) -> list[Row]:
     cost = {}
     for count in (1_000, 10_000, 100_000):
         gaussians, size = scene(count), (IMAGE, IMAGE)
-        coefficients, ends = project_gaussians(gaussians, k, pose, cutoffs(gaussians.densities, CUTOFF, None))
-        leaf = coefficients.clone().requires_grad_()
-        pairs = torch_splatting.count_pairs(coefficients, size, CUTOFF)
+        splats, ends = coefficients(gaussians, k, pose)
+        leaf = splats.clone().requires_grad_()
+        pairs = torch_splatting.count_pairs(splats, size, CUTOFF)
 
         def run(leaf: Tensor = leaf, ends: Tensor = ends, size: tuple[int, int] = size) -> None:
             rasterize_coefficients(leaf, ends, size).sum().backward()
@@ -170,8 +168,8 @@ def gpu_rows(repetitions: int, device: str) -> list[Row]:
     if device != "cuda":
         return [Row.missing(name, "ms", goal, "not run: no GPU") for name, goal in goals]
     gaussians, (k, pose) = scene(50_000, "cuda"), (x[:1] for x in cameras(976))
-    coefficients, ends = project_gaussians(gaussians, k.cuda(), pose.cuda(), cutoffs(gaussians.densities, CUTOFF, None))
-    leaf, size = coefficients.requires_grad_(), (976, 976)
+    splats, ends = coefficients(gaussians, k.cuda(), pose.cuda())
+    leaf, size = splats.requires_grad_(), (976, 976)
     drawn, weights = rasterize_coefficients(leaf, ends, size), torch.randn(1, 976, 976, device="cuda")
     volume = torch.rand(400, 512, 512, device="cuda") * 0.02
     index_from_ct = torch.eye(4, dtype=torch.float64)

@@ -24,7 +24,7 @@ from radgs.images import Volume, read_json
 from radgs.models import RecM, RegM, load_recm, load_regm, warp
 from radgs.sheets import read_population_sheet
 from radgs.simulation import simulate_population
-from radgs.training import TrainingData, read_population, train_joint, train_recm, train_regm
+from radgs.training import TrainingData, read_shards, train_joint, train_recm, train_regm
 from radgs.training.data import views_of
 from radgs.training.losses import point_errors
 from radgs.training.recm_stage import anchors_of
@@ -62,7 +62,7 @@ def simulated(row: Mapping[str, str], variant: int, folder: Path, config: Config
     path = folder / f"{row['subject']}-{variant}-{config.network.volume_voxels}.h5"
     levels, left_out = row["levels"].split(), row["leave_out"].split()
     simulate_population(row["ct"] or None, row["labels"], levels, left_out, row["subject"], variant, path, config)
-    return read_population([path])
+    return read_shards([path])
 
 
 @torch.no_grad()

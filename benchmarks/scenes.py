@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from radgs.gaussians import RadiativeGaussians
+from radgs.gaussians.rasterize import pack_cameras
 from radgs.geometry import rigid_motion
+from radgs.kernels.reference import project_reference
 
 COUNT, IMAGE, VOXELS, CUTOFF = 10_000, 256, 128, 4.0
 HALF_MM, SCALE_MM, SPREAD = 120.0, 4.0, 0.5
@@ -33,6 +35,14 @@ def cameras(size: int, views: int = 2) -> tuple[Tensor, Tensor]:
     turn = angle * torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
     shift = torch.tensor([[0, 0, SOURCE_MM]], dtype=torch.float64).expand(views, 3)
     return k, rigid_motion(turn, shift, torch.zeros(3, dtype=torch.float64))
+
+
+def coefficients(gaussians: RadiativeGaussians, k: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each Gaussian in each view, and their cut-offs, by PyTorch: what rasterizers alone are compared on."""
+    parts = [t[None] for t in (gaussians.means, gaussians.scales, gaussians.quaternions, gaussians.densities)]
+    cameras = pack_cameras(k, torch.linalg.inv(k), pose)[None]
+    found, ends = project_reference(parts, cameras, torch.full_like(parts[3], CUTOFF), cone=True)
+    return found[0], ends[0]
 
 
 def leaves(gaussians: RadiativeGaussians) -> list[Tensor]:

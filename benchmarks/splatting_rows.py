@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from measure import Row, ratios, side_by_side
 from peers import torch_splatting
-from scenes import COUNT, CUTOFF, HALF_MM, IMAGE, VOXELS, cameras, leaves, scene
+from scenes import COUNT, CUTOFF, HALF_MM, IMAGE, VOXELS, cameras, coefficients, leaves, scene
 from torch import Tensor
 
 from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize
-from radgs.gaussians.cutoff import cutoffs
-from radgs.gaussians.rasterize import project_gaussians
 from radgs.gaussians.voxelize import voxel_coefficients
 from radgs.kernels import rasterize_coefficients, voxelize_coefficients
 
@@ -26,19 +24,18 @@ Runs = dict[str, Any]
 def rasterize_rows(repetitions: int, prototype: Path | None) -> list[Row]:
     """The kernel alone, on the same coefficients: ours, vectorised PyTorch, the prototype."""
     gaussians, (k, pose) = scene(COUNT), cameras(IMAGE)
-    ends = cutoffs(gaussians.densities, CUTOFF, None)
-    coefficients, ends = project_gaussians(gaussians, k, pose, ends)
+    splats, ends = coefficients(gaussians, k, pose)
     size, weights = (IMAGE, IMAGE), torch.randn(2, IMAGE, IMAGE)
-    ours = rasterize_coefficients(coefficients, ends, size)
-    theirs = torch_splatting.rasterize(coefficients, size, CUTOFF)
+    ours = rasterize_coefficients(splats, ends, size)
+    theirs = torch_splatting.rasterize(splats, size, CUTOFF)
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5), "PyTorch draws other images: nothing to compare"
     runs: dict[str, Any] = {
-        "ours": lambda: rasterize_coefficients(coefficients, ends, size),
-        "torch": lambda: torch_splatting.rasterize(coefficients, size, CUTOFF),
+        "ours": lambda: rasterize_coefficients(splats, ends, size),
+        "torch": lambda: torch_splatting.rasterize(splats, size, CUTOFF),
     }
     back: dict[str, Any] = {}
     for name, run in tuple(runs.items()):
-        leaf = coefficients.clone().requires_grad_()
+        leaf = splats.clone().requires_grad_()
         drawn = (
             rasterize_coefficients(leaf, ends, size)
             if run is runs["ours"]
@@ -46,7 +43,7 @@ def rasterize_rows(repetitions: int, prototype: Path | None) -> list[Row]:
         )
         back[name] = lambda drawn=drawn, leaf=leaf: torch.autograd.grad(drawn, leaf, weights, retain_graph=True)
     if prototype:
-        runs["prototype"], back["prototype"] = _prototype_rasterize(prototype, coefficients, weights)
+        runs["prototype"], back["prototype"] = _prototype_rasterize(prototype, splats, weights)
     forward, backward = side_by_side(runs, repetitions), side_by_side(back, repetitions)
     what = f"rasterize 2 x {IMAGE}^2, N = {COUNT:,}"
     return [
@@ -149,9 +146,8 @@ def step_rows(repetitions: int) -> list[Row]:
 
     def in_torch() -> None:
         moving = pose.clone().requires_grad_()
-        ends = cutoffs(gaussians.densities, CUTOFF, None)
-        coefficients, _ = project_gaussians(RadiativeGaussians(*inputs), k, moving, ends)
-        image = torch_splatting.rasterize(coefficients, size, CUTOFF)
+        splats, _ = coefficients(RadiativeGaussians(*inputs), k, moving)
+        image = torch_splatting.rasterize(splats, size, CUTOFF)
         torch.autograd.grad(image, [*inputs, moving], weights)
 
     runs: dict[str, Any] = {"ours": ours, "torch": in_torch}

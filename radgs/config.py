@@ -131,13 +131,17 @@ class SegmentationSettings(Section):
 class NetworkSettings(Section):
     """RecM and RegM."""
 
-    encoder: Literal["resnet18"] = "resnet18"
-    width: PositiveInt = Field(16, description="channels of RecM's first stage; the paper's size is 64")
+    encoder: Literal["resnet18", "resnet50", "densenet121", "vit"] = Field(
+        "resnet18", description="of RecM in 2D, of RegM in 3D"
+    )
+    width: PositiveInt = Field(16, description="channels of RecM's first stage; 64: the encoder's published size")
+    regm_width: PositiveInt = Field(8, description="channels of RegM's first stage")
     image_px: PositiveInt = 64
     volume_voxels: PositiveInt = 32
     gaussians: PositiveInt = 2048
     attention_maps: PositiveInt = 32
-    anchors: Literal["grid", "patient"] = "patient"
+    head: Literal["anchored", "global"] = Field("anchored", description="global: that of the publication")
+    anchors: Literal["grid", "population", "patient"] = Field("patient", description="of what RegM is given")
 
 
 class AnchorSettings(Section):
@@ -166,6 +170,18 @@ class TrainingSettings(Section):
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     pairs: PositiveInt | None = Field(None, description="use the last so many pairs; each stage holds out the end")
     max_seconds: PositiveFloat | None = None
+    patience: PositiveInt | None = Field(None, description="stop after so many epochs without a better held-out score")
+
+
+class MachineSettings(Section):
+    """Where training runs; nothing of what is trained."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt = Field(1, description="of each node; a batch is shared out among all of them")
+    nodes: PositiveInt = Field(1, description="beyond one, Slurm or torchrun must start the processes")
+    strategy: str = Field("auto", description="of Lightning Fabric")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the encoders while they are trained")
+    tensorboard: bool = Field(True, description="logs for TensorBoard beside log.csv")
 
 
 class YoloSettings(Section):
@@ -187,15 +203,38 @@ class DetectionSettings(Section):
     yolo: YoloSettings = YoloSettings()
 
 
-class LossSettings(Section):
-    """Weights of the terms (RadGS-Reg; the anchor term is ours, its reach is longer than the voxel loss's)."""
+# What differs from LossSettings' defaults in the loss of the publication and in that of its authors' released code.
+_LOSS_PRESETS: dict[str, dict[str, float]] = {
+    "default": {},
+    "paper": {"anchor": 0.0, "volume": 0.0, "density": 0.0},
+    "code": {"anchor": 0.0, "volume": 0.0, "density": 0.0, "chamfer": 0.5, "views": 50},
+}
 
+
+class LossSettings(Section):
+    """Weights of the terms.
+
+    ssim, tv and geodesic are RadGS-Reg's; anchor, volume and density are this project's: their reach is longer.
+    """
+
+    preset: Literal["default", "paper", "code"] = Field(
+        "default", description="what those below are that are not given: ours, the publication's, its released code's"
+    )
     ssim: float = Field(0.2, ge=0)
     tv: float = Field(0.05, ge=0)
     geodesic: float = Field(0.02, ge=0)
     anchor: float = Field(1.0, ge=0)
     volume: float = Field(5.0, ge=0)
     density: float = Field(0.2, ge=0)
+    chamfer: float = Field(0.0, ge=0, description="of the Gaussians' centres to those fitted to the CT")
+    views: int = Field(2, ge=2, description="that supervise a reconstruction; beyond two drawn from the CT crop")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
+            return given
+        return {**_LOSS_PRESETS.get(given["preset"], {}), **given}
 
 
 class StageSettings(Section):
@@ -273,6 +312,12 @@ class EvaluationSettings(Section):
     points: PositiveInt = 1000
 
 
+class ReportSettings(Section):
+    """What the report shows."""
+
+    attention_maps: bool = Field(True, description="where RecM looked in each X-ray, as pictures")
+
+
 class Config(Section):
     """All settings of a run."""
 
@@ -291,9 +336,11 @@ class Config(Section):
     population: PopulationSettings = PopulationSettings()
     pretrained: Path | None = Field(None, description="models folder of a P1 trained before; none: random weights")
     training: StageSettings = StageSettings()
+    machine: MachineSettings = MachineSettings()
     refinement: RefinementSettings = RefinementSettings()
     judgement: JudgementSettings = JudgementSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
     def _each_level_once(self) -> Self:

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from radgs.errors import RadgsError
-from radgs.kernels import dispatch, rasterize_coefficients, voxelize_coefficients
+from radgs.gaussians.rasterize import pack_cameras
+from radgs.kernels import dispatch, rasterize_coefficients, rasterize_gaussians, voxelize_coefficients
 
-SOURCES = ["rasterize", "siddon", "trilinear", "voxelize"]
-# More would leave a multiprocessor too few threads to hide the latency of memory.
-MOST_REGISTERS = {"rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
+SOURCES = ["project", "rasterize", "siddon", "trilinear", "voxelize"]
+# More would leave a multiprocessor too few threads to hide the latency of memory. The projection is float64 and short.
+MOST_REGISTERS = {"project": 255, "rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -154,3 +155,27 @@ def test_kernels_run_on_the_current_stream():
         image = _image(late, cutoffs, "cuda")
     stream.synchronize()
     assert torch.equal(image, expected)
+
+
+@pytest.mark.gpu
+@ON_GPU
+def test_nothing_between_gaussians_and_gradients_waits_for_the_gpu():
+    shapes = ((3,), (3,), (4,), ())
+    leaves = [torch.rand(2, 100, *shape, device="cuda").requires_grad_() for shape in shapes]
+    k = torch.tensor([[50.0, 0, 8], [0, 50.0, 8], [0, 0, 1]], dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[2, 3] = 100
+    cameras = pack_cameras(k, torch.linalg.inv(k), pose).expand(2, 3, 24).cuda().requires_grad_()
+    cutoffs = torch.full((2, 100), 4.0, device="cuda")
+
+    def step():
+        image = rasterize_gaussians(leaves, cameras, cutoffs, (16, 16), cone=True, backend="cuda")
+        return torch.autograd.grad(image.sum(), [*leaves, cameras])
+
+    step()  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(g.isfinite().all() and g.any() for g in gradients)

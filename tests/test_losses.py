@@ -11,6 +11,7 @@ from radgs.config import LossSettings
 from radgs.geometry import rigid_motion
 from radgs.training import (
     anchor_distance,
+    chamfer,
     dissimilarity,
     geodesic,
     l1,
@@ -79,6 +80,48 @@ def test_the_gradient_of_the_anchor_distance_reaches_any_distance():
         anchor_distance(rigid_motion(zero, move, zero), turned(0), points).backward()
         assert move.grad is not None
         assert float(move.grad[0, 0]) == pytest.approx(1)
+
+
+def test_chamfer_adds_the_mean_distances_to_the_nearest_both_ways():
+    a = torch.tensor([[[0.0, 0, 0], [10, 0, 0]]])
+    b = torch.tensor([[[3.0, 4.0, 0]]])
+    assert float(chamfer(a, b)) == pytest.approx((5 + math.hypot(7, 4)) / 2 + 5, rel=1e-5)
+    assert float(chamfer(a, a.flip(1))) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_gradient_of_chamfer_is_a_unit_pull_to_the_nearest_at_any_number_of_points():
+    g = torch.Generator().manual_seed(0)
+    a = (torch.rand(1, 5000, 3, generator=g) * 100).requires_grad_()
+    b = torch.rand(1, 700, 3, generator=g) * 100
+    chamfer(a, b).backward()
+    assert a.grad is not None
+    distances, nearest = torch.cdist(a.detach().double(), b.double()).min(-1)
+    one_way = (a.detach() - b[0, nearest[0]]) / distances.float()[..., None] / 5000
+    others = torch.cdist(b.double(), a.detach().double()).argmin(-1)[0]
+    alone = torch.ones(5000, dtype=torch.bool)
+    alone[others] = False  # those are pulled from both sides
+    assert alone.sum() > 4000
+    torch.testing.assert_close(a.grad[0, alone], one_way[0, alone], atol=1e-7, rtol=1e-3)
+
+
+def test_presets_are_the_publications_and_its_codes_and_what_is_given_stands():
+    def losses(**given):
+        return LossSettings.model_validate(given)
+
+    paper, code = losses(preset="paper"), losses(preset="code")
+    assert (paper.ssim, paper.tv, paper.geodesic, paper.views) == (0.2, 0.05, 0.02, 2)
+    assert (paper.anchor, paper.volume, paper.density, paper.chamfer) == (0, 0, 0, 0)
+    assert (code.chamfer, code.views, code.anchor) == (0.5, 50, 0)
+    assert losses(preset="default") == losses() == WEIGHTS
+    assert losses(preset="code", views=8).views == 8
+    assert losses(**code.model_dump()) == code
+
+
+def test_terms_of_weight_0_are_left_out():
+    volume, pose = torch.rand(1, 12, 12, 12), turned(0.2)
+    points = torch.zeros(1, 1, 3)
+    terms = registration_loss(volume, volume, pose, pose, points, LossSettings.model_validate({"preset": "paper"}))
+    assert set(terms) == {"ncc", "ssim", "geodesic"}
 
 
 def test_balanced_l1_counts_one_voxel_of_bone_as_much_as_all_the_rest():

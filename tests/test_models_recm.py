@@ -10,9 +10,9 @@ import torch
 
 from radgs.anatomy import VertebraViews
 from radgs.config import NetworkSettings
-from radgs.errors import ConfigError, RadgsError
+from radgs.errors import RadgsError
 from radgs.gaussians import Grid, RadiativeGaussians, voxelize
-from radgs.models import CounterfactualAttention, RecM, build_encoder, grid_anchors, load_recm, warp, write_weights
+from radgs.models import CounterfactualAttention, RecM, grid_anchors, load_recm, warp, write_weights
 from radgs.models.anchors import changed, describe
 from radgs.models.recm import normalised, projected
 
@@ -192,17 +192,6 @@ def test_the_kind_of_anchors_is_read_off_the_anchors():
 def test_recm_takes_two_views():
     with pytest.raises(RadgsError, match="2 views"):
         RecM(SMALL)(camera_views(views=3), blank())
-
-
-def test_an_unknown_encoder_is_named():
-    with pytest.raises(ConfigError, match="resnet18"):
-        build_encoder("vit", 2, 1, 8, 4)
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-def test_encoders_keep_a_quarter_of_the_size(dims):
-    out = build_encoder("resnet18", dims, 1, 8, 4)(torch.rand(2, 1, *(32,) * dims))
-    assert out.shape == (2, 8, *(8,) * dims)
 
 
 def test_weights_survive_the_disk_and_damage_is_named(tmp_path):

@@ -14,7 +14,7 @@ from radgs.models import load_recm
 from radgs.sheets import read_population_sheet
 from radgs.simulation import ShardedPairs, simulate_population
 from radgs.simulation.variation import displacement, filled, varied, without
-from radgs.training import read_population, train_recm
+from radgs.training import read_shards, train_recm
 from tests.phantoms import LEVEL_NUMBERS, block_spine
 
 STILL = VariationSettings(growth=0, warp_mm=0, mineral=(1.0, 1.0), texture=0, mirror=False)
@@ -159,7 +159,7 @@ def test_shards_repeat_with_the_seed_and_differ_between_variants(shards, tmp_pat
 
 def test_a_stage_learns_from_shards_and_its_card_says_from_whom(shards, tmp_path):
     config = load_config(SMALL)
-    train_recm(read_population(shards), None, tmp_path, config, config.population.training)
+    train_recm(read_shards(shards), None, tmp_path, config, config.population.training)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["data"]["levels_of"]["a"] == {"levels": "T12 L1", "leave_out": "L2"}
     assert card["data"]["pairs"] == 12

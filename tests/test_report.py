@@ -10,7 +10,8 @@ from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
-from radgs.report import draw_overlay, draw_steps, silhouette, write_report
+from radgs.registration import ViewAttention
+from radgs.report import draw_attention, draw_overlay, draw_steps, silhouette, write_report
 from radgs.simulation import CArm
 from radgs.simulation.spine import project_part
 from tests.phantoms import block_spine
@@ -98,3 +99,20 @@ def test_a_patient_without_truth_gets_a_page_that_says_so(tmp_path):
 def test_steps_of_no_registration_can_be_drawn(tmp_path):
     draw_steps(pd.DataFrame({"mtre_mm": []}), tmp_path / "steps.png")
     assert Image.open(tmp_path / "steps.png").size[0] > 100
+
+
+def test_attention_is_drawn_where_the_map_is_high(tmp_path):
+    maps = np.zeros((4, 8, 8), np.float32)
+    maps[:, 1, 6] = 64  # up and to the right
+    window = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    views = {name: ViewAttention(window, maps, 112.0) for name in ("AP", "LA")}
+    draw_attention(views, "shot", tmp_path / "attention.png")
+    pixels = np.asarray(Image.open(tmp_path / "attention.png").convert("RGB")).astype(int)
+    grey = (np.ptp(pixels, axis=-1) < 12) & (pixels.sum(-1) < 600)
+    rows, columns = np.nonzero(grey[: len(pixels) // 2, : pixels.shape[1] // 3])
+    top, left, size = rows.min(), columns.min(), np.ptp(columns)
+    bright = np.argwhere((pixels[..., 0] > 220) & (pixels[..., 2] < 170))
+    of_mean = bright[(bright[:, 1] < left + size) & (bright[:, 0] < len(pixels) // 2)]
+    assert len(of_mean) > 50
+    place = (of_mean.mean(axis=0) - [top, left]) / size
+    np.testing.assert_allclose(place, [1.5 / 8, 6.5 / 8], atol=0.08)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -61,7 +62,8 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
 
     torch.set_num_threads(snakemake.threads)
     numba.set_num_threads(min(snakemake.threads, numba.get_num_threads()))
-    with Path(snakemake.log[0]).open("w") as log:
+    helper = os.environ.get("LOCAL_RANK", "0") != "0"  # started by a training on several devices, for one of them
+    with Path(snakemake.log[0]).open("a" if helper else "w") as log:
         sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)
         try:
             config = load_config(snakemake.config)

@@ -111,10 +111,15 @@ def check_values(gaussians: RadiativeGaussians) -> None:
     Raises:
         RadgsError: NaN or infinite numbers, scales that are not positive, quaternions of length zero.
     """
-    for f in fields(gaussians):
-        if not getattr(gaussians, f.name).detach().isfinite().all():
-            raise RadgsError(f"the {f.name} of the Gaussians hold NaN or infinite numbers")
-    if not (gaussians.scales.detach() > 0).all():
+    parts = {f.name: getattr(gaussians, f.name).detach() for f in fields(gaussians)}
+    finite = [part.isfinite().all() for part in parts.values()]
+    positive, turning = (parts["scales"] > 0).all(), (parts["quaternions"].abs().amax(-1) > 1e-12).all()
+    # All answers at once: each question would wait for a GPU.
+    *finite, positive, turning = torch.stack([*finite, positive, turning]).tolist()
+    for name, good in zip(parts, finite, strict=True):
+        if not good:
+            raise RadgsError(f"the {name} of the Gaussians hold NaN or infinite numbers")
+    if not positive:
         raise RadgsError("the scales of the Gaussians must be positive standard deviations in mm")
-    if not (gaussians.quaternions.detach().abs().amax(-1) > 1e-12).all():
+    if not turning:
         raise RadgsError("a quaternion of the Gaussians has length zero")

@@ -2,7 +2,12 @@
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.line_integrals import Method, depth_integrals, depth_integrals_and_gradients
-from radgs.kernels.splatting import LARGEST_CUTOFF, rasterize_coefficients, voxelize_coefficients
+from radgs.kernels.splatting import (
+    LARGEST_CUTOFF,
+    rasterize_coefficients,
+    rasterize_gaussians,
+    voxelize_coefficients,
+)
 
 __all__ = [
     "LARGEST_CUTOFF",
@@ -11,6 +16,7 @@ __all__ = [
     "depth_integrals",
     "depth_integrals_and_gradients",
     "rasterize_coefficients",
+    "rasterize_gaussians",
     "resolve_backend",
     "voxelize_coefficients",
 ]

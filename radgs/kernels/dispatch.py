@@ -42,7 +42,7 @@ def resolve_backend(backend: str, *tensors: torch.Tensor) -> Literal["numba", "c
 
 
 def operations(backend: Literal["numba", "cuda"]) -> ModuleType:
-    """The six operations of a fast backend; CUDA's are imported only when first asked for."""
+    """The operations of a fast backend; CUDA's are imported only when first asked for."""
     return import_module(f"radgs.kernels.{backend}.operations")
 
 

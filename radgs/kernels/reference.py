@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -76,6 +78,51 @@ def siddon_reference(
     voxel = (position.detach() + 0.5).floor().long()
     x, y, z = (voxel[..., axis].clamp(0, volume.shape[2 - axis] - 1) for axis in range(3))
     return (volume[z, y, x] * t.diff(dim=-1).to(volume.dtype)).sum(-1)
+
+
+def project_reference(
+    gaussians: Sequence[Tensor], cameras: Float[Tensor, "B V 24"], cutoffs: Float[Tensor, "B N"], cone: bool
+) -> tuple[Float[Tensor, "B V N 11"], Float[Tensor, "B V N"]]:
+    """Coefficients of each Gaussian's image and its cut-off there, 0 where the image is not bounded.
+
+    ``gaussians`` are means, scales, quaternions and densities; for the rest see `radgs.kernels.numba.project`.
+    """
+    means, scales, quaternions, densities = gaussians
+    dtype, pose = means.dtype, cameras[..., :12].unflatten(-1, (3, 4))
+    k, k_inverse = cameras[..., 12:18].unflatten(-1, (2, 3)), cameras[..., 18:].unflatten(-1, (2, 3)).to(dtype)
+    # Centres in float64: the source is a metre away from what is a tenth of a millimetre wide.
+    centre = means.double().unsqueeze(-3) @ pose[..., :3].mT + pose[..., None, :, 3]
+    turned = roma.unitquat_to_rotmat(roma.quat_wxyz_to_xyzw(quaternions / quaternions.norm(dim=-1, keepdim=True)))
+    # Rows: the Gaussian's own axes seen from the camera; one large product is faster than many of 3x3.
+    axes = (turned.mT.flatten(-3, -2).unsqueeze(1) @ pose[..., :3].mT.to(dtype)).unflatten(-2, (-1, 3))
+    scales, ends = scales.unsqueeze(1), cutoffs.unsqueeze(1).expand(centre.shape[:-1])
+    if cone:
+        depth_sigma = (axes[..., 2] * scales).square().sum(-1).sqrt().detach()
+        visible = centre[..., 2].detach() > ends * depth_sigma
+        ends = torch.where(visible, ends, 0)
+        # A stand-in keeps the numbers, and so the gradients, of those left out finite.
+        centre = torch.where(visible[..., None], centre, torch.tensor([0.0, 0.0, 1.0], dtype=centre.dtype).to(centre))
+        depth = centre[..., 2:]
+        ray = point = centre / depth
+    else:
+        depth = torch.ones_like(centre[..., 2:])
+        ray, point = torch.cat([torch.zeros_like(centre[..., :2]), depth], -1), torch.cat([centre[..., :2], depth], -1)
+    whitening = axes / scales[..., None]
+    w = (whitening * ray.to(dtype)[..., None, :]).sum(-1)
+    b1, b2 = (whitening.flatten(-3, -2) @ k_inverse.mT).unflatten(-2, (-1, 3)).unbind(-1)
+    inverse = 1 / w.square().sum(-1)
+    c1, c2 = torch.linalg.cross(w, b1), torch.linalg.cross(w, b2)
+    of_ray = [
+        *(inverse * (w * x).sum(-1) for x in (b1, b2)),
+        *(inverse * (x * y).sum(-1) for x, y in ((b1, b1), (b1, b2), (b2, b2))),
+    ]
+    columns = [
+        *(point @ k.mT).to(dtype).unbind(-1),
+        densities.unsqueeze(1) * (2 * math.pi * inverse).sqrt(),
+        *(depth[..., 0].to(dtype).square() * inverse * (x * y).sum(-1) for x, y in ((c1, c1), (c1, c2), (c2, c2))),
+        *(of_ray if cone else [torch.zeros_like(inverse)] * len(of_ray)),
+    ]
+    return torch.stack(columns, -1), ends
 
 
 # Gaussians that the dense sums below hold at a time.

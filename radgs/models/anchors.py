@@ -68,7 +68,9 @@ def describe(anchors: RadiativeGaussians) -> Float[Tensor, "B N 9"]:
     return torch.cat([anchors.scales.log(), quaternions, density, kind], dim=-1)
 
 
-def changed(anchors: RadiativeGaussians, raw: Float[Tensor, "B N 11"]) -> RadiativeGaussians:
+def changed(
+    anchors: RadiativeGaussians, raw: Float[Tensor, "B N 11"], reach_mm: float = _MAX_OFFSET_MM
+) -> RadiativeGaussians:
     """Anchors after raw changes; zeros leave them as they are.
 
     The anchors' own raw parameters are added here, after factual and counterfactual were subtracted from each other:
@@ -76,11 +78,12 @@ def changed(anchors: RadiativeGaussians, raw: Float[Tensor, "B N 11"]) -> Radiat
 
     Args:
         anchors: ``[B, N]``, mm.
-        raw: offset (at most 4 mm an axis), log-scale, quaternion and density before their activations.
+        raw: offset, log-scale, quaternion and density before their activations.
+        reach_mm: the largest offset along an axis.
     """
     offset, scale, turn, density = raw.split([3, 3, 4, 1], dim=-1)
     return RadiativeGaussians(
-        anchors.means + _MAX_OFFSET_MM * torch.tanh(offset),
+        anchors.means + reach_mm * torch.tanh(offset),
         anchors.scales * torch.exp(_MAX_LOG_SCALE * torch.tanh(scale)),
         F.normalize(F.normalize(anchors.quaternions, dim=-1) + 0.5 * torch.tanh(turn), dim=-1),
         _DENSITY_UNIT * F.softplus(raw_density(anchors.densities) + density[..., 0]),

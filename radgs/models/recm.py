@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from radgs.anatomy import VertebraViews
@@ -14,9 +15,11 @@ from radgs.config import CropSettings, NetworkSettings
 from radgs.errors import RadgsError
 from radgs.gaussians import RadiativeGaussians
 from radgs.geometry import rigid_motion
-from radgs.models.anchors import RAW_SIZE, alike_anchors, changed, describe
+from radgs.models.anchors import RAW_SIZE, alike_anchors, changed, describe, grid_anchors
 from radgs.models.attention import CounterfactualAttention
 from radgs.models.encoders import build_encoder
+from radgs.models.heads import GlobalHead
+from radgs.models.population import PopulationAnchors
 
 VIEWS = 2
 _CHANNELS = 64
@@ -79,19 +82,20 @@ class Observation:
 
 
 class RecM(nn.Module):
-    """One encoder a view, counterfactual attention, and an anchored head.
+    """One encoder a view, counterfactual attention, and a head that changes anchors.
 
     The motion comes from the images, cameras and level alone, so it is the same for every set of anchors; it starts at
-    the identity, and the changes of the anchors start at none.
+    the identity, and the changes of the anchors start at none. The anchored head changes anchors in the vertebra frame,
+    and the motion carries them to the crop frame; the global head changes them in the crop frame, without the motion.
 
-    Source: RadGS-Reg (MICCAI 2025) for encoder, attention and effect; the anchored head is this project's.
+    Source: RadGS-Reg (MICCAI 2025) for encoder, attention, effect and global head; the anchored head is this project's.
     """
 
     def __init__(self, settings: NetworkSettings, crop_mm: float = CropSettings().size_mm) -> None:
         super().__init__()
         self.settings, self.crop_mm = settings, crop_mm
         self.encoders = nn.ModuleList(
-            [build_encoder(settings.encoder, 2, 2, _CHANNELS, settings.width) for _ in range(VIEWS)]
+            [build_encoder(settings.encoder, 2, 2, _CHANNELS, settings.width, settings.image_px) for _ in range(VIEWS)]
         )
         self.attentions = nn.ModuleList(
             [CounterfactualAttention(_CHANNELS, settings.attention_maps) for _ in range(VIEWS)]
@@ -102,6 +106,16 @@ class RecM(nn.Module):
             nn.Linear(pooled + VIEWS * _CAMERA_SIZE + _LEVEL_SIZE, _HIDDEN), nn.LayerNorm(_HIDDEN), nn.ReLU()
         )
         self.motion_head = nn.Sequential(nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 6))
+        self.population = PopulationAnchors(settings.gaussians) if settings.anchors == "population" else None
+        self.global_head: GlobalHead | None = None
+        if settings.head == "global":
+            grid = None if self.population else grid_anchors(settings, crop_mm).count
+            self.global_head = GlobalHead(_HIDDEN, settings.gaussians, grid, crop_mm / 2)
+        else:
+            self._build_anchored_head()
+        _start_at_zero(self.motion_head[-1])
+
+    def _build_anchored_head(self) -> None:
         self.anchor_in = nn.Linear(3 + 6 * _OCTAVES + 9, _ANCHOR_HIDDEN)
         self.context_in = nn.Linear(_HIDDEN, _ANCHOR_HIDDEN)
         self.local_in = nn.ModuleList([nn.Conv2d(_CHANNELS, _ANCHOR_HIDDEN, 1) for _ in range(VIEWS)])
@@ -109,17 +123,23 @@ class RecM(nn.Module):
         # A grid has to lose most of its density, fitted anchors hardly any: with one last layer the grid empties both.
         self.grid_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
         self.fitted_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
-        for last in (self.motion_head[-1], self.grid_out, self.fitted_out):
-            if isinstance(last, nn.Linear):
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
+        _start_at_zero(self.grid_out, self.fitted_out)
+
+    def blank(self, level: Int[Tensor, " B"]) -> RadiativeGaussians:
+        """Anchors that know nothing of the patient, ``[B, N]``, vertebra frame: a grid, or those of the population."""
+        if self.population is not None:
+            anchors: RadiativeGaussians = self.population(level)
+            return anchors
+        one = grid_anchors(self.settings, self.crop_mm)
+        parts = (one.means, one.scales, one.quaternions, one.densities)
+        return RadiativeGaussians(*(part.to(level.device).expand(len(level), *part.shape) for part in parts))
 
     def forward(self, views: VertebraViews, anchors: RadiativeGaussians) -> Reconstruction:
         """Reconstruct B vertebrae.
 
         Args:
             views: two windows of each.
-            anchors: ``[B, N]`` in the vertebra frame, mm. :func:`grid_anchors`: X-ray-only; Gaussians fitted to the
+            anchors: ``[B, N]`` in the vertebra frame, mm. Those of :meth:`blank`: X-ray-only; Gaussians fitted to the
                 patient's CT: CT-assisted.
 
         Raises:
@@ -160,30 +180,41 @@ class RecM(nn.Module):
 
     def reconstruct(self, seen: Observation, views: VertebraViews, anchors: RadiativeGaussians) -> Reconstruction:
         """Move and change the anchors by what was seen; arguments as in :meth:`forward`."""
-        own, alike = self._own(anchors), alike_anchors(anchors)
-        points = projected(anchors.means, seen.factual_motion, views)
-        raw = self._raw_changes(own, alike, points, seen.features, seen.attention, seen.context)
-        other = self._raw_changes(
-            own, alike, points, seen.features, seen.counterfactual_attention, seen.counterfactual_context
-        )
+        head = self._head(seen, views, anchors)
+        raw = head(seen.attention, seen.context)
+        other = head(seen.counterfactual_attention, seen.counterfactual_context)
         return Reconstruction(
-            changed(anchors, raw).moved(seen.factual_motion),
-            changed(anchors, raw - other).moved(seen.effect_motion),
+            self._made(anchors, raw, seen.factual_motion),
+            self._made(anchors, raw - other, seen.effect_motion),
             seen.factual_motion,
             seen.attention,
         )
 
     def factual(self, seen: Observation, views: VertebraViews, anchors: RadiativeGaussians) -> RadiativeGaussians:
         """The factual Gaussians of :meth:`reconstruct` at half its cost."""
-        points = projected(anchors.means, seen.factual_motion, views)
+        raw = self._head(seen, views, anchors)(seen.attention, seen.context)
+        return self._made(anchors, raw, seen.factual_motion)
+
+    def _made(self, anchors: RadiativeGaussians, raw: Tensor, motion: Tensor) -> RadiativeGaussians:
+        if self.global_head is not None:
+            return changed(anchors, raw, self.global_head.reach_mm)
+        return changed(anchors, raw).moved(motion)
+
+    def _head(
+        self, seen: Observation, views: VertebraViews, anchors: RadiativeGaussians
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The head on these anchors: attention maps and context to raw changes."""
+        whole = self.global_head
+        if whole is not None:
+            return lambda _, context: whole(context, anchors)
         own, alike = self._own(anchors), alike_anchors(anchors)
-        raw = self._raw_changes(own, alike, points, seen.features, seen.attention, seen.context)
-        return changed(anchors, raw).moved(seen.factual_motion)
+        # Anchors look at the images where the factual motion puts them, in both branches.
+        points = projected(anchors.means, seen.factual_motion, views)
+        return lambda maps, context: self._raw_changes(own, alike, points, seen.features, maps, context)
 
     def _own(self, anchors: RadiativeGaussians) -> Tensor:
         return self.anchor_in(torch.cat([_fourier(anchors.means / (self.crop_mm / 2)), describe(anchors)], dim=-1))
 
-    # Anchors look at the images where the factual motion puts them, in both branches.
     def _raw_changes(
         self, own: Tensor, alike: Tensor, points: Tensor, features: Tensor, maps: Tensor, context: Tensor
     ) -> Tensor:
@@ -196,6 +227,13 @@ class RecM(nn.Module):
             hidden = hidden + sampled[:, :, 0].mT
         hidden = self.anchor_hidden(hidden)
         return torch.where(alike[:, None, None], _GRID_REACH * self.grid_out(hidden), self.fitted_out(hidden))
+
+
+def _start_at_zero(*last: nn.Module) -> None:
+    for layer in last:
+        assert isinstance(layer, nn.Linear)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
 
 
 def normalised(images: Float[Tensor, "B V h w"]) -> Float[Tensor, "B V 2 h w"]:

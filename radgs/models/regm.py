@@ -13,7 +13,6 @@ from radgs.models.encoders import build_encoder
 
 _CHANNELS = 32
 _HIDDEN = 128
-_WIDTH = 8
 _TRANSLATION_UNIT_MM = 10.0
 _ATTENUATION_UNIT = 0.02  # 1/mm, of bone above soft tissue
 _POOLED = 2
@@ -30,7 +29,7 @@ class RegM(nn.Module):
     def __init__(self, settings: NetworkSettings, crop_mm: float = CropSettings().size_mm) -> None:
         super().__init__()
         self.settings, self.crop_mm = settings, crop_mm
-        self.encoder = build_encoder(settings.encoder, 3, 2, _CHANNELS, _WIDTH)
+        self.encoder = build_encoder(settings.encoder, 3, 2, _CHANNELS, settings.regm_width, settings.volume_voxels)
         self.pool = nn.AdaptiveAvgPool3d(_POOLED)
         last = nn.Linear(_HIDDEN, 6)
         self.head = nn.Sequential(nn.Linear(_CHANNELS * _POOLED**3, _HIDDEN), nn.ReLU(), last)

@@ -1,5 +1,6 @@
 """From a patient's X-rays to the pose of each vertebra, and how far to trust it."""
 
+from radgs.registration.attention import ViewAttention, read_attention
 from radgs.registration.consensus import consensus
 from radgs.registration.covariance import PoseCovariance
 from radgs.registration.initialize import Estimate, estimate
@@ -20,9 +21,11 @@ __all__ = [
     "Scene",
     "Verdict",
     "View",
+    "ViewAttention",
     "consensus",
     "estimate",
     "judge",
+    "read_attention",
     "read_patient",
     "refine",
     "register",

@@ -16,7 +16,8 @@ from radgs.config import Config
 from radgs.gaussians import Grid, RadiativeGaussians, voxelize
 from radgs.geometry import RigidTransform, frontal_and_lateral
 from radgs.images import Xray
-from radgs.models import RecM, RegM, grid_anchors
+from radgs.models import RecM, RegM
+from radgs.registration.attention import ViewAttention
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Estimate:
         reconstructions: by kind (``xray_only``, ``ct_assisted``), ``[D, H, W]`` 1/mm on ``grid``.
         gaussians: the reconstruction that RegM used, crop frame.
         grid: of the reconstructions, crop frame.
+        attention: by view, where RecM looked.
     """
 
     detected: RigidTransform
@@ -38,6 +40,7 @@ class Estimate:
     reconstructions: dict[str, Float[Tensor, "D H W"]]
     gaussians: RadiativeGaussians
     grid: Grid
+    attention: dict[str, ViewAttention]
 
 
 def _stack(anchors: list[RadiativeGaussians]) -> RadiativeGaussians:
@@ -76,14 +79,13 @@ def estimate(
     parts = [cut_views(pair, level, centres[level], size, network.image_px) for level in levels]
     views = VertebraViews.cat(parts)
     grid = Grid.centred(size, network.volume_voxels)
-    blank = grid_anchors(network, size)
     sources = {
-        "xray_only": _stack([blank for _ in levels]),
+        "xray_only": recm.blank(views.level),
         "ct_assisted": _stack([anchors[level] for level in levels]),
     }
     made = {kind: recm(views, source) for kind, source in sources.items()}
     volumes = {kind: voxelize(one.factual, grid) for kind, one in made.items()}
-    used = {"grid": "xray_only", "patient": "ct_assisted"}[network.anchors]
+    used = "ct_assisted" if network.anchors == "patient" else "xray_only"
     ct = torch.stack([_shrink(crops[level], network.volume_voxels) for level in levels])
     motion = regm(ct, volumes[used], made[used].crop_from_vertebra)
     cameras = {name: x.camera for name, x in pair.items()}
@@ -97,6 +99,10 @@ def estimate(
             reconstructions={kind: volume[i] for kind, volume in volumes.items()},
             gaussians=made[used].factual[i],
             grid=grid,
+            attention={
+                name: ViewAttention(views.images[i, v].numpy(), made[used].attention[i, v].numpy(), size)
+                for v, name in enumerate(pair)
+            },
         )
     return out
 

@@ -22,6 +22,7 @@ from radgs.images import (
     write_transforms,
     write_volume,
 )
+from radgs.registration.attention import write_attention
 from radgs.registration.initialize import Estimate
 from radgs.registration.register import Registration
 
@@ -71,6 +72,7 @@ def write_registration(
     grid = _world_volume(next(iter(found.reconstructions.values())).numpy(), found)
     registered = resample_like(crop.excess, grid, volume_from_grid=ct_from_world.matrix)
     write_volume(folder / "registered_ct.nii.gz", registered)
+    write_attention(folder / "attention.h5", found.attention)
     write_json(folder / "verdict.json", result.verdict.to_json() | {"covariance": _covariance(result, crop)})
     if frames and result.verdict.verdict != "rejected":
         said = f"{result.level}: {result.verdict.verdict}, P(error < 2 mm) {result.verdict.probability:.3f}"

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, Xray, atomic_path
+from radgs.registration import ViewAttention
 
 mpl.use("Agg")
 
 _BEFORE = {"colors": "#ffb000", "linestyles": "dashed", "linewidths": 1.2}
 _AFTER = {"colors": "#00e5ff", "linestyles": "solid", "linewidths": 1.4}
+_HEAT = "inferno"
 _STEPS = {
     "unregistered_mtre_mm": "unregistered",
     "start_mtre_mm": "start",
@@ -43,9 +48,9 @@ def _local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return ndimage.gaussian_filter(filled, 2.0) - ndimage.gaussian_filter(filled, 40.0)
 
 
-def _save(figure: Figure, target: str | Path) -> None:
+def _save(figure: Figure, target: str | Path, dpi: int = 110) -> None:
     with atomic_path(target) as part:
-        figure.savefig(part, format="png", dpi=110, bbox_inches="tight")
+        figure.savefig(part, format="png", dpi=dpi, bbox_inches="tight")
 
 
 def draw_overlay(
@@ -124,3 +129,47 @@ def draw_steps(registrations: pd.DataFrame, target: str | Path) -> None:
     axis.set_ylabel("mTRE, mm")
     axis.legend()
     _save(figure, target)
+
+
+def draw_attention(views: Mapping[str, ViewAttention], title: str, target: str | Path) -> None:
+    """A row a view: the mean of RecM's attention maps over the X-ray window, then every map by itself; PNG.
+
+    Args:
+        views: by name.
+        title: stands above.
+        target: the file to write.
+    """
+    figure = Figure(figsize=(12, 4.2 * len(views)))
+    figure.subplots_adjust(left=0.05, right=0.97, top=0.92, bottom=0.05, wspace=0.08, hspace=0.2)
+    top = max(float(np.percentile(view.maps, 99.5)) for view in views.values())
+    rows = figure.subplots(len(views), 2, squeeze=False, width_ratios=[1, 2.1])
+    for (mean, each), (name, view) in zip(rows, views.items(), strict=True):
+        columns = math.ceil(math.sqrt(2 * len(view.maps)))
+        tiles = [_framed(_over(view.window, one, top)) for one in view.maps]
+        tiles += [np.ones_like(tiles[0])] * (-len(tiles) % columns)
+        mosaic = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+        average, size = view.maps.mean(axis=0), view.size_mm
+        mean.imshow(_over(view.window, average, float(average.max())), extent=(0, size, size, 0))
+        mean.set_title(f"{name}: mean of {len(view.maps)} maps, at most {average.max():.1f}", fontsize=9)
+        mean.set_xlabel("mm at the vertebra", fontsize=8)
+        mean.set_ylabel("mm", fontsize=8)
+        each.imshow(mosaic)
+        each.set_title(f"{name}: every map", fontsize=9)
+        each.set_axis_off()
+    scale = ScalarMappable(Normalize(0, top), _HEAT)
+    figure.colorbar(scale, ax=rows[:, 1].tolist(), label="attention (1: as if the map were even)", shrink=0.7, pad=0.02)
+    figure.suptitle(title)
+    _save(figure, target, dpi=80)
+
+
+def _framed(tile: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.pad(tile, ((0, 1), (0, 1), (0, 0)), constant_values=1)
+
+
+def _over(window: NDArray[np.float32], weights: NDArray[np.float32], top: float) -> NDArray[np.float64]:
+    """Weights in colour over a window in grey, ``[H, W, 3]``: the more weight, the less of the window shows."""
+    low, high = np.percentile(window, [2, 98])
+    grey = np.clip((window - low) / max(high - low, 1e-6), 0, 1)[..., None]
+    fine = ndimage.zoom(weights, np.divide(window.shape, weights.shape), order=1, mode="nearest", grid_mode=True)
+    share = np.clip(fine / top, 0, 1)
+    return (1 - share[..., None]) * grey * 0.8 + share[..., None] * mpl.colormaps[_HEAT](share)[..., :3]

@@ -11,10 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from radgs.config import ReportSettings
 from radgs.geometry import RigidTransform
 from radgs.images import Xray, atomic_path, read_json, read_volume, read_xrays
-from radgs.report.figures import draw_overlay, draw_slices, draw_steps
+from radgs.registration import read_attention
+from radgs.report.figures import draw_attention, draw_overlay, draw_slices, draw_steps
 
+_EVERYTHING = ReportSettings()
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .7rem; border-bottom: 1px solid #ccc }
@@ -111,14 +114,19 @@ def _registrations(table: pd.DataFrame) -> str:
     return "<table>" + "".join(rows) + "</table>"
 
 
-def _level(folder: Path, mask: Path, xrays: Mapping[str, Xray], title: str) -> str:
+def _level(folder: Path, mask: Path, xrays: Mapping[str, Xray], title: str, attention: bool) -> str:
     """Draw one registration's pictures into its folder; the section that shows them."""
     verdict = read_json(folder / "verdict.json")
     reasons = "; ".join(html.escape(reason) for reason in verdict["reasons"])
     section = (
         f"<h3>{html.escape(title)}: <span class={verdict['verdict']}>{verdict['verdict']}</span></h3><p>{reasons}</p>"
     )
-    return section + "".join(_picture(path, text) for path, text in draw_registration(folder, mask, xrays, title))
+    section += "".join(_picture(path, text) for path, text in draw_registration(folder, mask, xrays, title))
+    if attention and (folder / "attention.h5").is_file():
+        draw_attention(read_attention(folder / "attention.h5"), f"{title}: where RecM looked", folder / "attention.png")
+        picture = _picture(folder / "attention.png", f"{title}: attention maps")
+        section += f"<details><summary>where RecM looked</summary>{picture}</details>"
+    return section
 
 
 def draw_registration(
@@ -158,6 +166,7 @@ def write_report(
     registrations_csv: str | Path,
     summary_json: str | Path,
     target: str | Path,
+    settings: ReportSettings = _EVERYTHING,
 ) -> None:
     """Draw every registration's pictures and write the page.
 
@@ -168,6 +177,7 @@ def write_report(
         registrations_csv: one row a registration whose truth is known.
         summary_json: the aggregate.
         target: the HTML file.
+        settings: what is drawn.
     """
     root = Path(results) / "patients"
     table, summary = pd.read_csv(registrations_csv), json.loads(Path(summary_json).read_text())
@@ -185,7 +195,7 @@ def write_report(
         for verdict in sorted((root / patient / shot).glob("*/verdict.json")):
             mask = root / patient / "crops" / f"{verdict.parent.name}_mask.nii.gz"
             title = f"{patient}, shot {shot}, {verdict.parent.name}"
-            sections.append(_level(verdict.parent, mask, xrays, title))
+            sections.append(_level(verdict.parent, mask, xrays, title, settings.attention_maps))
     about = "".join(
         f'<p class="note"><b>{html.escape(p)}:</b> {html.escape(note)}</p>' for p, note in notes.items() if note
     )

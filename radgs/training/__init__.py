@@ -1,10 +1,11 @@
 """Training: losses, the loop that can be stopped and resumed, and the stages."""
 
-from radgs.training.data import TrainingData, read_patient, read_population
+from radgs.training.data import TrainingData, read_patient, read_shards
 from radgs.training.detector import train_detector
 from radgs.training.loop import Outcome, TrainingError, train_stage
 from radgs.training.losses import (
     anchor_distance,
+    chamfer,
     dissimilarity,
     geodesic,
     l1,
@@ -20,13 +21,14 @@ __all__ = [
     "TrainingData",
     "TrainingError",
     "anchor_distance",
+    "chamfer",
     "dissimilarity",
     "geodesic",
     "l1",
     "ncc3d",
     "pass_on",
     "read_patient",
-    "read_population",
+    "read_shards",
     "reconstruction_loss",
     "registration_loss",
     "total_variation",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from radgs.errors import RadgsError
@@ -36,23 +37,34 @@ class Progress:
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
 
+def random_states(fabric: Fabric) -> Tensor:
+    """The state of every process's random numbers, a row each; all processes must ask for it."""
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if fabric.device.type == "cuda" else [])]
+    own = torch.cat(states)
+    if fabric.world_size == 1:
+        return own[None]
+    gathered = fabric.all_gather(own)
+    assert isinstance(gathered, Tensor)
+    return gathered.cpu()
+
+
 def write_checkpoint(
     path: Path,
     identity: str,
+    random: Tensor,
     progress: Progress,
     stage: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Write weights, optimiser, schedule, random state and position, atomically."""
+    """Write weights, optimiser, schedule, position and the :func:`random_states`, atomically."""
     content = {
         "identity": identity,
         "progress": vars(progress),
         "stage": stage.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random": random,
     }
     with atomic_path(path) as part:
         torch.save(content, part)
@@ -64,8 +76,17 @@ def read_checkpoint(
     stage: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    rank: int = 0,
 ) -> Progress:
     """Take up where a checkpoint stopped; a fresh start when there is none or it is of another training.
+
+    Args:
+        path: of the checkpoint.
+        identity: of the training.
+        stage: gets its weights.
+        optimizer: gets its state.
+        scheduler: gets its state.
+        rank: of this process among those that train together.
 
     Raises:
         RadgsError: the file is damaged.
@@ -82,7 +103,8 @@ def read_checkpoint(
     stage.load_state_dict(content["stage"])
     optimizer.load_state_dict(content["optimizer"])
     scheduler.load_state_dict(content["scheduler"])
-    torch.set_rng_state(content["random"])
-    if content["random_cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["random_cuda"])
+    random, size = content["random"][rank], len(torch.get_rng_state())
+    torch.set_rng_state(random[:size].clone())  # PyTorch crashes on a part of a larger tensor
+    if len(random) > size and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random[size:].clone())
     return Progress(**content["progress"])

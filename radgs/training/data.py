@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from radgs.anatomy import LEVELS, VertebraViews, level_name
+from radgs.config import Config
 from radgs.errors import AnatomyError, ImageError
-from radgs.gaussians import RadiativeGaussians, read_ply
+from radgs.gaussians import Grid, RadiativeGaussians, fit_to_volume, read_ply
 from radgs.images import Volume, read_volume
 from radgs.simulation import VERTEBRA_TABLES, ShardedField, ShardedPairs, SimulatedPairs
 
@@ -91,12 +92,14 @@ class TrainingData:
         fields: of the pairs; ``vertebra`` is each one's row in ``vertebrae``.
         sha256: of all that was read.
         facts: for the card.
+        of_population: whether it is of many patients.
     """
 
     vertebrae: Vertebrae
     fields: Mapping[str, Tensor | ShardedField]
     sha256: str
     facts: Mapping[str, Any]
+    of_population: bool = False
 
 
 def read_patient(
@@ -120,7 +123,7 @@ def read_patient(
     return TrainingData(vertebrae, {**read.fields, "vertebra": rows}, fingerprint(pairs), facts)
 
 
-def read_population(shards: Sequence[str | Path]) -> TrainingData:
+def read_shards(shards: Sequence[str | Path]) -> TrainingData:
     """Read the shards of a population; images stay on disk until a batch needs them.
 
     The last shards are held out by the loop: give them so that the last ones are of patients or variants of their own.
@@ -134,7 +137,23 @@ def read_population(shards: Sequence[str | Path]) -> TrainingData:
         read.fields,
         hashlib.sha256("".join(fingerprint(path) for path in shards).encode()).hexdigest(),
         {"pairs": len(read), "shards": len(shards), "levels_of": read.levels_of},
+        of_population=True,
     )
+
+
+def mean_anchors(vertebrae: Vertebrae, config: Config) -> dict[str, RadiativeGaussians]:
+    """By level, Gaussians fitted to the mean of its volumes, vertebra frame.
+
+    Of the volumes, because Gaussians of separate fits have nothing to do with each other.
+    """
+    grid = Grid.centred(config.crop.size_mm, vertebrae.volumes.shape[-1])
+    found = {}
+    for number in vertebrae.level.unique().tolist():
+        mean = vertebrae.volumes[vertebrae.level == number].mean(0)
+        found[level_name(number)] = fit_to_volume(
+            mean, grid, config.network.gaussians, steps=config.anchors.steps, seed=config.seed
+        )
+    return found
 
 
 def fingerprint(path: str | Path) -> str:

@@ -131,7 +131,14 @@ def train_detector(radiographs: str | Path, output_folder: str | Path, config: C
     facts = [source, settings.model_dump_json(), str(config.seed), version("radgs")]
     identity = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     outcome = train_stage(
-        stage, fields, settings.training, folder, name="detector", seed=config.seed, identity=identity
+        stage,
+        fields,
+        settings.training,
+        folder,
+        name="detector",
+        seed=config.seed,
+        identity=identity,
+        machine=config.machine,
     )
     write_weights(folder / WEIGHTS, stage.network)
     card = {

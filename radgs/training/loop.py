@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from radgs.config import TrainingSettings
+from radgs.config import MachineSettings, TrainingSettings
 from radgs.errors import RadgsError
-from radgs.images import atomic_path
 from radgs.simulation import ShardedField
-from radgs.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from radgs.training.checkpoint import random_states, read_checkpoint, write_checkpoint
+from radgs.training.clock import Clock
+from radgs.training.log import TensorBoardLog, metrics_of, write_csv
 from radgs.training.losses import total
+from radgs.training.machine import agreed, make_fabric, set_precision
 
 _CHECKPOINT_SECONDS = 60.0
-_LINE_SECONDS = 10.0
-_TERMINAL_SECONDS = 0.5
 _WARM_UP = 0.2  # of the steps
 _MAX_GRADIENT = 5.0
 _VALIDATION_BATCH = 64
+_ONE_DEVICE = MachineSettings()
 
 Fields = Mapping[str, Tensor | ShardedField]
 """Of equal length, a row a sample; indexing gives tensors."""
@@ -73,6 +71,7 @@ class Outcome:
         best: metrics of the weights that the stage now has.
         last: metrics at the end.
         complete: False when ``max_seconds`` ended it.
+        stopped_early: True when ``patience`` ended it.
     """
 
     steps: int
@@ -80,6 +79,7 @@ class Outcome:
     best: dict[str, float]
     last: dict[str, float]
     complete: bool
+    stopped_early: bool = False
 
 
 def train_stage(
@@ -91,78 +91,176 @@ def train_stage(
     name: str,
     seed: int,
     identity: str,
+    machine: MachineSettings = _ONE_DEVICE,
 ) -> Outcome:
     """Train with AdamW under a one-cycle rate (Smith 2018); at the end the stage has its best weights.
 
     The last ``validation_fraction`` of the samples is held out: pairs of one scene lie together, so hardly a scene
-    is on both sides. ``folder`` gets ``log.csv`` and, until the end, ``checkpoint.pt``, from which a stopped training
-    of the same identity goes on exactly. The weights before the first step count among those the best are picked from:
-    a stage never ends with weights that its held-out samples call worse than those it began with.
+    is on both sides. ``folder`` gets ``log.csv``, ``tensorboard`` and, until the end, ``checkpoint.pt``, from which a
+    stopped training of the same identity goes on exactly. The weights before the first step count among those the best
+    are picked from: a stage never ends with weights that its held-out samples call worse than those it began with.
+
+    With several devices, each process comes here and leaves with the same weights; the first one writes the files.
 
     Args:
         stage: the networks and their losses.
         fields: the samples; what lies on disk is read a batch at a time.
         settings: how long, in which steps.
-        folder: for log and checkpoint.
+        folder: for logs and checkpoint.
         name: of the stage, for lines and errors.
         seed: of order, augmentation and counterfactuals.
         identity: changes with anything that would make resuming wrong.
+        machine: devices and precision.
 
     Raises:
-        TrainingError: too few samples, or a loss that is not finite.
+        TrainingError: too few samples, a batch that the devices cannot share, or a loss that is not finite.
+        RadgsError: the machine does not have the devices.
     """
-    folder = Path(folder)
-    fabric = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
-    torch.manual_seed(seed)
+    fabric = make_fabric(machine)
+    torch.manual_seed(seed + fabric.global_rank)
     present = _length(fields)
     count = min(present, settings.pairs or present)
     held_out = max(1, round(count * settings.validation_fraction))
-    per_epoch = (count - held_out) // settings.batch
-    if per_epoch < 1:
-        raise TrainingError(f"{name}: {count} pairs are too few for batches of {settings.batch}; simulate more")
-    steps = max(1, round(settings.epochs * per_epoch))
-    trained = [p for p in stage.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
-    )
-    model, fabric_optimizer = fabric.setup(stage, optimizer)
-    progress = read_checkpoint(folder / "checkpoint.pt", identity, stage, optimizer, scheduler)
-    began, clock = time.monotonic() - progress.seconds, _Clock(name, steps, stage.score)
-    saved = time.monotonic()
     held = {key: value[present - held_out :] for key, value in fields.items()}
-    if not progress.history:
-        _end_epoch(stage, fabric, held, progress, settings.learning_rate)
-    in_time = True
-    while progress.step < steps and in_time:
-        rows = present - count + _rows(count - held_out, per_epoch, settings.batch, progress.step, seed)
-        batch = fabric.to_device({key: value[rows] for key, value in fields.items()})
-        stage.train()
-        terms = model(batch)
-        _check(terms, name, progress.step)
-        fabric.backward(total(terms))
-        fabric.clip_gradients(model, fabric_optimizer, max_norm=_MAX_GRADIENT, error_if_nonfinite=False)
-        fabric_optimizer.step()
-        fabric_optimizer.zero_grad()
-        scheduler.step()
+    used = range(present - count, present - held_out)
+    if len(used) < settings.batch:
+        raise TrainingError(f"{name}: {count} pairs are too few for batches of {settings.batch}; simulate more")
+    if settings.batch % fabric.world_size:
+        raise TrainingError(
+            f"{name}: a batch of {settings.batch} cannot be shared out among {fabric.world_size} devices; "
+            "make it a multiple of their number"
+        )
+    set_precision(stage, machine.precision)
+    identity = f"{identity} {fabric.world_size} {machine.precision}"
+    run = _Run(stage, fabric, settings, Path(folder), name, used, identity)
+    log = TensorBoardLog(run.folder, run.progress.step) if machine.tensorboard and fabric.is_global_zero else None
+    try:
+        run.train(fields, held, seed, log)
+    finally:
+        if log:
+            log.close()
+    stage.load_state_dict(agreed(fabric, run.progress.best_state))
+    stage.cpu().eval()
+    fabric.barrier()
+    if fabric.is_global_zero:
+        (run.folder / "checkpoint.pt").unlink(missing_ok=True)
+    return run.outcome()
+
+
+class _Run:
+    """One training: what changes from step to step."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        fabric: Fabric,
+        settings: TrainingSettings,
+        folder: Path,
+        name: str,
+        used: range,
+        identity: str,
+    ) -> None:
+        self.stage, self.fabric, self.settings, self.folder, self.name = stage, fabric, settings, folder, name
+        self.used, self.identity = used, identity
+        self.per_epoch = len(used) // settings.batch
+        self.steps = max(1, round(settings.epochs * self.per_epoch))
+        trained = [p for p in stage.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, settings.learning_rate, total_steps=self.steps + 1, pct_start=_WARM_UP
+        )
+        self.model, self.fabric_optimizer = fabric.setup(stage, self.optimizer)
+        self.progress = read_checkpoint(
+            folder / "checkpoint.pt", identity, stage, self.optimizer, self.scheduler, fabric.global_rank
+        )
+        fabric.barrier()  # all have read it before the first one writes the next
+        self.in_time = True
+
+    def train(self, fields: Fields, held: Mapping[str, Tensor], seed: int, log: TensorBoardLog | None) -> None:
+        """Step after step until the last, the time limit, or no more gain."""
+        fabric, settings, progress = self.fabric, self.settings, self.progress
+        began = saved = time.monotonic()
+        began -= progress.seconds
+        clock = Clock(self.name, self.steps, self.stage.score, settings.max_seconds, not fabric.is_global_zero)
+        clock.begin(len(self.used), settings.batch, f"{fabric.world_size} x {fabric.device.type}")
+        if not progress.history:
+            self._end_epoch(held, settings.learning_rate, log)
+        while progress.step < self.steps and self.in_time and not self.stalled:
+            rows = self.used.start + _rows(len(self.used), self.per_epoch, settings.batch, progress.step, seed)
+            rows = rows[fabric.global_rank :: fabric.world_size]
+            loss = self._step(fabric.to_device({key: value[rows] for key, value in fields.items()}))
+            progress.seconds = time.monotonic() - began
+            self.in_time = agreed(fabric, settings.max_seconds is None or progress.seconds < settings.max_seconds)
+            if progress.step % self.per_epoch == 0 or progress.step == self.steps or not self.in_time:
+                self._end_epoch(held, self.optimizer.param_groups[0]["lr"], log)
+                if fabric.is_global_zero:
+                    write_csv(self.folder / "log.csv", progress.history)
+            if agreed(fabric, time.monotonic() - saved >= _CHECKPOINT_SECONDS and progress.step < self.steps):
+                self._save()
+                saved = time.monotonic()
+            clock.tick(progress, loss)
+        if progress.step < self.steps:
+            clock.end("no better for long enough" if self.in_time else "out of time")
+
+    def _step(self, batch: dict[str, Tensor]) -> float:
+        progress = self.progress
+        self.stage.train()
+        terms = self.model(batch)
+        _check(terms, self.name, progress.step)
+        loss = total(terms)
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.model, self.fabric_optimizer, max_norm=_MAX_GRADIENT, error_if_nonfinite=False)
+        self.fabric_optimizer.step()
+        self.fabric_optimizer.zero_grad()
+        self.scheduler.step()
         progress.step += 1
         for key, value in terms.items():
             progress.sums[key] = progress.sums.get(key, 0.0) + float(value.detach())
             progress.counts[key] = progress.counts.get(key, 0) + 1
-        progress.seconds = time.monotonic() - began
-        in_time = settings.max_seconds is None or progress.seconds < settings.max_seconds
-        if progress.step % per_epoch == 0 or progress.step == steps or not in_time:
-            _end_epoch(stage, fabric, held, progress, optimizer.param_groups[0]["lr"])
-            _write_log(folder / "log.csv", progress)
-        if time.monotonic() - saved >= _CHECKPOINT_SECONDS and progress.step < steps:
-            write_checkpoint(folder / "checkpoint.pt", identity, progress, stage, optimizer, scheduler)
-            saved = time.monotonic()
-        clock.tick(progress, float(total(terms).detach()))
-    stage.load_state_dict(progress.best_state)
-    stage.cpu().eval()
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
-    best = min(progress.history, key=lambda row: row[stage.score])
-    return Outcome(progress.step, progress.seconds, _metrics(best), _metrics(progress.history[-1]), in_time)
+        return float(loss.detach())
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the held-out score has not become better for ``patience`` epochs."""
+        scores = [row[self.stage.score] for row in self.progress.history]
+        patience = self.settings.patience
+        return patience is not None and agreed(self.fabric, len(scores) - 1 - scores.index(min(scores)) >= patience)
+
+    def _end_epoch(self, held: Mapping[str, Tensor], rate: float, log: TensorBoardLog | None) -> None:
+        progress, stage = self.progress, self.stage
+        metrics = evaluate_stage(stage, self.fabric, held)
+        terms = {f"train.{key}": value / progress.counts[key] for key, value in progress.sums.items()}
+        progress.history.append(
+            {"step": progress.step, "seconds": progress.seconds, "learning_rate": rate, **metrics, **terms}
+        )
+        progress.sums, progress.counts = {}, {}
+        if metrics[stage.score] < progress.best_score:
+            progress.best_score = metrics[stage.score]
+            progress.best_state = {k: v.detach().cpu().clone() for k, v in stage.state_dict().items()}
+        if log:
+            log.add(progress.history[-1])
+
+    def _save(self) -> None:
+        random = random_states(self.fabric)
+        if self.fabric.is_global_zero:
+            write_checkpoint(
+                self.folder / "checkpoint.pt",
+                self.identity,
+                random,
+                self.progress,
+                self.stage,
+                self.optimizer,
+                self.scheduler,
+            )
+
+    def outcome(self) -> Outcome:
+        """How it went."""
+        progress, score = self.progress, self.stage.score
+        best = min(progress.history, key=lambda row: row[score])
+        early = self.in_time and progress.step < self.steps
+        return Outcome(
+            progress.step, progress.seconds, metrics_of(best), metrics_of(progress.history[-1]), self.in_time, early
+        )
 
 
 def _rows(count: int, per_epoch: int, batch: int, step: int, seed: int) -> Tensor:
@@ -195,54 +293,3 @@ def evaluate_stage(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor]) -> 
 
 def _length(fields: Fields) -> int:
     return len(next(iter(fields.values())))
-
-
-def _end_epoch(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor], progress: Progress, rate: float) -> None:
-    metrics = evaluate_stage(stage, fabric, held)
-    terms = {f"train.{key}": value / progress.counts[key] for key, value in progress.sums.items()}
-    progress.history.append(
-        {"step": progress.step, "seconds": progress.seconds, "learning_rate": rate, **metrics, **terms}
-    )
-    progress.sums, progress.counts = {}, {}
-    if metrics[stage.score] < progress.best_score:
-        progress.best_score = metrics[stage.score]
-        progress.best_state = {k: v.detach().cpu().clone() for k, v in stage.state_dict().items()}
-
-
-def _metrics(row: Mapping[str, float]) -> dict[str, float]:
-    return {
-        k: v for k, v in row.items() if not k.startswith("train.") and k not in {"step", "seconds", "learning_rate"}
-    }
-
-
-def _write_log(path: Path, progress: Progress) -> None:
-    names = list(dict.fromkeys(name for row in progress.history for name in row))
-    with atomic_path(path) as part, part.open("w", newline="") as file:
-        writer: Any = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(progress.history)
-
-
-class _Clock:
-    """Says now and then how far it is and how long it still takes."""
-
-    def __init__(self, name: str, steps: int, score: str) -> None:
-        self.name, self.steps, self.score = name, steps, score
-        self.terminal = sys.stdout.isatty()
-        self.began, self.spoke, self.first = time.monotonic(), time.monotonic(), -1
-
-    def tick(self, progress: Progress, loss: float) -> None:
-        now = time.monotonic()
-        if self.first < 0:
-            self.first = progress.step - 1
-        pause = _TERMINAL_SECONDS if self.terminal else _LINE_SECONDS
-        if now - self.spoke < pause and progress.step < self.steps:
-            return
-        self.spoke = now
-        left = (now - self.began) / (progress.step - self.first) * (self.steps - progress.step)
-        held_out = f", held-out {self.score} {progress.history[-1][self.score]:.2f}" if progress.history else ""
-        line = f"{self.name}: step {progress.step} of {self.steps}, loss {loss:.3f}{held_out}, {left:.0f} s left"
-        sys.stdout.write(f"\r{line:<100}" if self.terminal else line + "\n")
-        if self.terminal and progress.step >= self.steps:
-            sys.stdout.write("\n")
-        sys.stdout.flush()

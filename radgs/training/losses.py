@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import roma
 import torch
-from jaxtyping import Float
-from monai.losses import SSIMLoss
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from radgs.config import LossSettings
@@ -15,6 +14,7 @@ from radgs.models import raw_density
 
 _SSIM_WINDOW = {2: 7, 3: 5}
 _TINY = 1e-8
+_CHAMFER_ROWS = 4096
 # What is typical of one vertebra, so that the terms are of order one and their published weights keep their meaning.
 INTEGRAL_RANGE = 0.5  # line integral of the excess of one vertebra
 ATTENUATION_RANGE = 0.03  # 1/mm of its excess
@@ -29,6 +29,8 @@ def l1(a: Float[Tensor, "*any"], b: Float[Tensor, "*any"]) -> Float[Tensor, ""]:
 
 def dissimilarity(a: Float[Tensor, "B *size"], b: Float[Tensor, "B *size"], data_range: float) -> Float[Tensor, ""]:
     """1 - SSIM of images ``[B, H, W]`` or volumes ``[B, D, H, W]`` with a Gaussian window (Wang et al. 2004, MONAI)."""
+    from monai.losses import SSIMLoss  # takes seconds, and is not needed by whoever only imports this package
+
     dims = a.ndim - 1
     loss = SSIMLoss(spatial_dims=dims, data_range=data_range, win_size=_SSIM_WINDOW[dims])
     return loss(a[:, None], b[:, None])
@@ -72,6 +74,25 @@ def anchor_distance(
     return point_errors(a, b, points).mean()
 
 
+def chamfer(a: Float[Tensor, "B N 3"], b: Float[Tensor, "B M 3"]) -> Float[Tensor, ""]:
+    """Mean distance from each point to the nearest of the other set, both ways added, mm (Barrow et al. 1977).
+
+    Nothing of size N x M is kept for the gradient.
+    """
+    ways = []
+    for points, others in ((a, b), (b, a)):
+        nearest = others.gather(1, _nearest(points, others)[..., None].expand(-1, -1, 3))
+        ways.append(((points - nearest).square().sum(-1) + _TINY).sqrt().mean())
+    return ways[0] + ways[1]
+
+
+@torch.no_grad()
+def _nearest(points: Float[Tensor, "B N 3"], others: Float[Tensor, "B M 3"]) -> Int[Tensor, "B N"]:
+    exact = "donot_use_mm_for_euclid_dist"
+    parts = [torch.cdist(some, others, compute_mode=exact).argmin(-1) for some in points.split(_CHAMFER_ROWS, dim=1)]
+    return torch.cat(parts, dim=1)
+
+
 def balanced_l1(volume: Float[Tensor, "B D H W"], target: Float[Tensor, "B D H W"]) -> Float[Tensor, ""]:
     """Mean absolute error inside the vertebra plus that outside it.
 
@@ -108,6 +129,8 @@ def reconstruction_loss(
 ) -> dict[str, Float[Tensor, ""]]:
     """L_CAL-rec of RadGS-Reg: L1 + 0.2 (1 - SSIM) + 0.05 TV of every branch, and a balanced volume L1 of this project.
 
+    A term of weight 0 is left out, here as in :func:`registration_loss`.
+
     Args:
         images: by branch (``effect``, ``factual``), line integrals of the Gaussians.
         volumes: by branch, the Gaussians on a grid, 1/mm.
@@ -126,7 +149,8 @@ def reconstruction_loss(
             drawn.flatten(0, 1), target_images.flatten(0, 1), INTEGRAL_RANGE
         )
         terms[f"{branch}.tv"] = weights.tv * total_variation(volume) / ATTENUATION_RANGE
-        terms[f"{branch}.volume"] = weights.volume * balanced_l1(volume, target_volume) / ATTENUATION_RANGE
+        if weights.volume:
+            terms[f"{branch}.volume"] = weights.volume * balanced_l1(volume, target_volume) / ATTENUATION_RANGE
     return terms
 
 
@@ -151,12 +175,14 @@ def registration_loss(
     Returns:
         Weighted terms by name; their sum is the loss.
     """
-    return {
+    terms = {
         "ncc": ncc3d(warped_ct, reconstruction),
         "ssim": dissimilarity(warped_ct, reconstruction, ATTENUATION_RANGE),
         "geodesic": weights.geodesic * geodesic(estimate, truth).float(),
-        "anchor": weights.anchor * anchor_distance(estimate, truth, points).float() / ANCHOR_UNIT_MM,
     }
+    if weights.anchor:
+        terms["anchor"] = weights.anchor * anchor_distance(estimate, truth, points).float() / ANCHOR_UNIT_MM
+    return terms
 
 
 def total(terms: Mapping[str, Tensor]) -> Float[Tensor, ""]:

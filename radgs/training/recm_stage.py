@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,11 +12,21 @@ from torch import Tensor
 from radgs.anatomy import VertebraViews
 from radgs.config import LossSettings
 from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize
-from radgs.models import Observation, RecM, Reconstruction, grid_anchors, warp
+from radgs.models import Observation, RecM, Reconstruction, warp
 from radgs.training.augment import augmented
 from radgs.training.data import Vertebrae, views_of
 from radgs.training.loop import Stage
-from radgs.training.losses import ANCHOR_UNIT_MM, anchor_distance, density_distance, point_errors, reconstruction_loss
+from radgs.training.losses import (
+    ANCHOR_UNIT_MM,
+    ATTENUATION_RANGE,
+    anchor_distance,
+    balanced_l1,
+    chamfer,
+    density_distance,
+    point_errors,
+    reconstruction_loss,
+)
+from radgs.training.supervision import drawn_targets, extra_views
 
 _DRAWN = 3
 _DENSE = 6
@@ -25,12 +37,15 @@ class RecMStage(Stage):
     """RecM's losses.
 
     Drawing Gaussians costs much more than estimating a pose, and the pose needs many samples: the motion of every
-    sample is judged, the first few of every second batch (at random) are drawn, with either kind of anchors.
+    sample is judged, the first few of every second batch (at random) are drawn, with either kind of anchors. Where
+    pictures are all that teaches (losses.anchor 0, as in the publication), every sample is drawn.
     """
 
     def __init__(self, recm: RecM, vertebrae: Vertebrae, weights: LossSettings) -> None:
         super().__init__()
         self.recm, self.vertebrae, self.weights = recm, vertebrae, weights
+        if recm.global_head is not None:  # its Gaussians do not follow the motion, which says nothing of them
+            self.score = "volume_error"
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """L_CAL-rec and the anchors' distance of both branches."""
@@ -41,43 +56,44 @@ class RecMStage(Stage):
             **pose_terms(seen, batch, self.vertebrae, self.weights),
             **density_terms(self.recm, seen[:_DENSE], first, self.vertebrae, self.weights),
         }
-        if torch.rand(()) >= _DRAW_CHANCE:
+        posed = self.weights.anchor > 0
+        if posed and torch.rand(()) >= _DRAW_CHANCE:
             return terms
-        kind = "patient" if torch.rand(()) < 0.5 else "grid"
-        few = {key: value[:_DRAWN] for key, value in batch.items()}
-        return {**terms, **picture_terms(self.recm, seen[:_DRAWN], few, self.vertebrae, self.weights, kind)}
+        kind = "patient" if torch.rand(()) < 0.5 else "blank"
+        drawn = _DRAWN if posed else len(batch["level"])
+        few = {key: value[:drawn] for key, value in batch.items()}
+        return {**terms, **picture_terms(self.recm, seen[:drawn], few, self.vertebrae, self.weights, kind)}
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Errors of the factual motion, and of no motion."""
+        """Errors of the factual motion and of no motion; of a global head also that of the volume for RegM."""
         points = self.vertebrae.points[batch["vertebra"]]
         truth = batch["crop_from_vertebra"]
         start = torch.eye(4, dtype=truth.dtype, device=truth.device).expand_as(truth)
-        motion = self.recm.observe(views_of(batch)).factual_motion
-        return {
-            "mtre_mm": point_errors(motion, truth, points),
+        seen = self.recm.observe(views_of(batch))
+        found = {
+            "mtre_mm": point_errors(seen.factual_motion, truth, points),
             "start_mtre_mm": point_errors(start, truth, points),
         }
+        if self.recm.global_head is not None:
+            found["volume_error"] = self._volume_errors(seen, batch)
+        return found
 
+    def _volume_errors(self, seen: Observation, batch: dict[str, Tensor]) -> Float[Tensor, " B"]:
+        anchors = anchors_of(self.recm, batch["vertebra"], self.vertebrae, self.recm.settings.anchors)
+        grid = Grid.centred(self.recm.crop_mm, self.recm.settings.volume_voxels)
+        made = voxelize(self.recm.factual(seen, views_of(batch), anchors), grid)
+        target = true_volumes(self.recm, batch, self.vertebrae)
+        return torch.stack([balanced_l1(a[None], b[None]) for a, b in zip(made, target)]) / ATTENUATION_RANGE
 
-def expanded(anchors: RadiativeGaussians, count: int) -> RadiativeGaussians:
-    """The same anchors for each of a batch."""
-    return RadiativeGaussians(
-        *(
-            tensor.expand(count, *tensor.shape)
-            for tensor in (anchors.means, anchors.scales, anchors.quaternions, anchors.densities)
-        )
-    )
+    def summarise(self, found: Mapping[str, Tensor]) -> dict[str, float]:
+        """See :class:`Stage`."""
+        more = {"volume_error": float(found["volume_error"].mean())} if "volume_error" in found else {}
+        return super().summarise(found) | more
 
 
 def anchors_of(recm: RecM, rows: Tensor, vertebrae: Vertebrae, kind: str) -> RadiativeGaussians:
-    """Anchors of a kind for a batch of vertebrae (their rows), ``[B, N]``, vertebra frame."""
-    if kind == "patient":
-        return vertebrae.anchors(rows)
-    blank = expanded(grid_anchors(recm.settings, recm.crop_mm), len(rows))
-    device = rows.device
-    return RadiativeGaussians(
-        blank.means.to(device), blank.scales.to(device), blank.quaternions.to(device), blank.densities.to(device)
-    )
+    """Anchors for a batch of vertebrae (their rows), ``[B, N]``, vertebra frame: the patient's or the blank ones."""
+    return vertebrae.anchors(rows) if kind == "patient" else recm.blank(vertebrae.level[rows])
 
 
 def reconstruct_few(
@@ -98,6 +114,8 @@ def pose_terms(
     seen: Observation, batch: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
 ) -> dict[str, Tensor]:
     """The anchors' distance of both branches."""
+    if not weights.anchor:
+        return {}
     points = vertebrae.points[batch["vertebra"]]
     truth, scale = batch["crop_from_vertebra"], weights.anchor / ANCHOR_UNIT_MM
     return {
@@ -109,29 +127,44 @@ def pose_terms(
 def picture_terms(
     recm: RecM, seen: Observation, few: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings, kind: str
 ) -> dict[str, Tensor]:
-    """L_CAL-rec of what was seen, drawn at the true pose.
+    """L_CAL-rec of what was seen, and the distance of the centres from those of the Gaussians fitted to the CT.
 
-    At an estimated pose that is millimetres off, no bone at all costs less L1 than bone beside its place: the first
-    networks trained that way drew nothing. The pose has a loss of its own.
+    It is drawn at the true pose when the pose has a loss of its own: at an estimated pose that is millimetres off, no
+    bone at all costs less L1 than bone beside its place, and the first networks trained that way drew nothing.
     """
-    made = reconstruct_few(recm, seen.placed(few["crop_from_vertebra"]), few, vertebrae, kind)
-    volumes = voxels_of(made, recm)
-    size = (few["targets"].shape[-2], few["targets"].shape[-1])
-    images = {
-        branch: rasterize(gaussians, few["K"], few["camera_from_crop"], size)
-        for branch, gaussians in (("effect", made.effect), ("factual", made.factual))
-    }
-    target = warp(vertebrae.volumes[few["vertebra"]], few["crop_from_vertebra"], recm.crop_mm)
-    return reconstruction_loss(images, volumes, few["targets"], target, weights)
+    truth = few["crop_from_vertebra"]
+    made = reconstruct_few(recm, seen.placed(truth) if weights.anchor else seen, few, vertebrae, kind)
+    volumes, K, cameras, targets = voxels_of(made, recm), few["K"], few["camera_from_crop"], few["targets"]
+    size = (targets.shape[-2], targets.shape[-1])
+    if weights.views > targets.shape[1]:
+        more, poses = extra_views(K, cameras, weights.views - targets.shape[1])
+        volume = vertebrae.volumes[few["vertebra"]]
+        targets = torch.cat([targets, drawn_targets(volume, truth, more, poses, size, recm.crop_mm)], dim=1)
+        K, cameras = torch.cat([K, more], dim=1), torch.cat([cameras, poses], dim=1)
+    branches = {"effect": made.effect, "factual": made.factual}
+    images = {branch: rasterize(gaussians, K, cameras, size) for branch, gaussians in branches.items()}
+    terms = reconstruction_loss(images, volumes, targets, true_volumes(recm, few, vertebrae), weights)
+    if weights.chamfer:
+        fitted = vertebrae.anchors(few["vertebra"]).moved(truth).means
+        for branch, gaussians in branches.items():
+            terms[f"{branch}.chamfer"] = weights.chamfer * chamfer(gaussians.means, fitted) / ANCHOR_UNIT_MM
+    return terms
+
+
+def true_volumes(recm: RecM, batch: dict[str, Tensor], vertebrae: Vertebrae) -> Float[Tensor, "B D H W"]:
+    """The vertebrae's excess at their true poses, crop frame, 1/mm."""
+    return warp(vertebrae.volumes[batch["vertebra"]], batch["crop_from_vertebra"], recm.crop_mm)
 
 
 def density_terms(
     recm: RecM, seen: Observation, few: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
 ) -> dict[str, Tensor]:
-    """The densities of a grid at the true pose: cheap, since nothing is drawn."""
-    anchors = anchors_of(recm, few["vertebra"], vertebrae, "grid")
+    """The densities of a grid at the true pose: cheap, since nothing is drawn. A population's anchors are no grid."""
+    if not weights.density or recm.population is not None:
+        return {}
+    anchors = recm.blank(few["level"])
     made = recm.factual(seen.placed(few["crop_from_vertebra"]), views_of(few), anchors)
-    target = warp(vertebrae.volumes[few["vertebra"]], few["crop_from_vertebra"], recm.crop_mm)
+    target = true_volumes(recm, few, vertebrae)
     points = made.means.detach()[:, None, None] / (recm.crop_mm / 2)
     there = F.grid_sample(target[:, None], points, padding_mode="zeros", align_corners=False)[:, 0, 0, 0]
     filled = made.densities * (made.scales / anchors.scales).prod(-1)

@@ -15,8 +15,9 @@ from radgs.config import Config, StageSettings
 from radgs.errors import ConfigError
 from radgs.images import read_json, write_json
 from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
-from radgs.training.data import TrainingData, fingerprint
+from radgs.training.data import TrainingData, fingerprint, mean_anchors
 from radgs.training.loop import Fields, Outcome, Stage, train_stage
+from radgs.training.machine import rank_zero_only
 from radgs.training.recm_stage import RecMStage
 from radgs.training.regm_stage import JointStage, RegMStage, reconstructed
 
@@ -42,6 +43,8 @@ def train_recm(
     torch.manual_seed(config.seed)
     recm = _recm(initial, config)
     regm = _regm(initial, config) if _has_regm(initial) else None
+    if recm.population is not None and data.of_population:
+        recm.population.fill(mean_anchors(data.vertebrae, config))
     stage = RecMStage(recm, data.vertebrae, settings.losses)
     outcome = _train("recm", stage, data, data.fields, settings, [initial], output_folder, config)
     _write(output_folder, config, "recm", recm, regm, _trained_card(data, outcome, settings, initial))
@@ -118,7 +121,16 @@ def _train(
     parts = [name, data.sha256, *(fingerprint(path) for path in weights), version("radgs")]
     used = config.model_dump_json(include={"network", "crop", "seed"}) + settings.model_dump_json()
     identity = hashlib.sha256(json.dumps([*parts, used]).encode()).hexdigest()
-    return train_stage(stage, fields, getattr(settings, name), folder, name=name, seed=config.seed, identity=identity)
+    return train_stage(
+        stage,
+        fields,
+        getattr(settings, name),
+        folder,
+        name=name,
+        seed=config.seed,
+        identity=identity,
+        machine=config.machine,
+    )
 
 
 def _has_regm(folder: str | Path | None) -> bool:
@@ -154,6 +166,7 @@ def _trained_card(
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 1),
         "complete": outcome.complete,
+        "stopped_early": outcome.stopped_early,
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -164,6 +177,7 @@ def _lineage(start: str | Path | None) -> Any:
     return {key: card[key] for key in ("data", "started_from") if card.get(key)} or None
 
 
+@rank_zero_only
 def _write(
     folder: str | Path, config: Config, stage: str, recm: RecM, regm: RegM | None, facts: Mapping[str, Any]
 ) -> None:

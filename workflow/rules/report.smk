@@ -20,6 +20,7 @@ rule report:
     params:
         shots=[(p, s) for p in PATIENTS for s in shots(p)],
         notes={p: row["note"] for p, row in PATIENTS.items()},
+        settings=settings("report"),
         code=code("report"),
     script:
         "../scripts/report.py"

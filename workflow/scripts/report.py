@@ -10,5 +10,6 @@ run_rule(
         snakemake.input.csv,
         snakemake.input.summary,
         snakemake.output.html,
+        config.report,
     ),
 )

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from radgs.cli import by_level, run_rule
-from radgs.training import read_patient, read_population, train_joint, train_recm, train_regm
+from radgs.training import read_patient, read_shards, train_joint, train_recm, train_regm
 
 files, folder = snakemake.input, Path(snakemake.output.card).parent
 initial = Path(files.initial).parent if files.get("initial") else None
@@ -10,7 +10,7 @@ population = snakemake.wildcards.stage == "p1"
 
 def read(config):
     if population:
-        return read_population(files.shards)
+        return read_shards(files.shards)
     crops, anchors = by_level(config, files.excess), by_level(config, files.anchors)
     return read_patient(files.pairs, crops, anchors, config.network.volume_voxels)
 

@@ -22,7 +22,8 @@ __device__ inline int place_in_list(bool hit, int (&counts)[kThreads / 32], int&
 }
 
 // The sum over the 32 lanes of a warp, the same bits in each; every lane must call it.
-__device__ inline float warp_sum(float value) {
+template <typename T>
+__device__ inline T warp_sum(T value) {
     for (int other = 16; other > 0; other >>= 1) value += __shfl_xor_sync(kWarp, value, other);
     return value;
 }

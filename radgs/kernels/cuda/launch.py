@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from cuda.core import Device, LaunchConfig, ObjectCode, Program, ProgramOptions, launch
+from cuda.core import Device, Kernel, LaunchConfig, ObjectCode, Program, ProgramOptions, launch
 from torch import Tensor
 
 from radgs.errors import RadgsError
@@ -57,6 +57,11 @@ def _compiled(name: str, architecture: str) -> ObjectCode:
     return compile_source(name, architecture)[0]
 
 
+@cache
+def _kernel(source: str, name: str, architecture: str) -> Kernel:
+    return _compiled(source, architecture).get_kernel(name)
+
+
 def run(
     source: str,
     kernel: str,
@@ -79,8 +84,8 @@ def run(
     with torch.cuda.device(where):
         device = Device(where.index)
         device.set_current()
-        major, minor = device.compute_capability
-        function = _compiled(source, f"sm_{major}{minor}").get_kernel(kernel)
+        major, minor = torch.cuda.get_device_capability(where)
+        function = _kernel(source, kernel, f"sm_{major}{minor}")
         stream = device.create_stream(torch.cuda.current_stream(where))
         launch(stream, LaunchConfig(grid=grid, block=block), function, *(_argument(a) for a in arguments))
 

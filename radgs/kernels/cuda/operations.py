@@ -1,10 +1,11 @@
-"""What the CUDA backend does with tensors: the six operations of `radgs.kernels.numba.operations`, on a GPU.
+"""What the CUDA backend does with tensors: the operations of `radgs.kernels.numba.operations`, on a GPU.
 
 Nothing here waits for the GPU: no size depends on what a kernel finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -15,6 +16,7 @@ from radgs.kernels.cuda.launch import run
 
 # As in the sources.
 _THREADS = (256,)
+_PROJECT_THREADS = (128,)
 _TILE = (16, 16)
 _BRICK = (4, 8, 8)
 _PIXELS = (16, 8)
@@ -22,16 +24,64 @@ _VOXELS = (128,)
 _RECORD_BYTES = {"pixels": 16, "voxels": 24, "ray": 36}
 
 
-def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
+def project(
+    gaussians: Sequence[Tensor], cameras: Tensor, cutoffs: Tensor, size: tuple[int, int], cone: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients ``[B, V, N, 11]``, cut-offs ``[B, V, N]`` and footprints for `rasterize_forward`.
+
+    ``gaussians`` are means, scales, quaternions and densities.
+    """
+    parts, where, tau = (
+        [t.detach().contiguous() for t in gaussians],
+        cameras.detach().contiguous(),
+        cutoffs.contiguous(),
+    )
+    scenes, views, count = *where.shape[:2], tau.shape[1]
+    coefficients = parts[0].new_empty((scenes, views, count, 11))
+    ends, boxes = parts[0].new_empty((scenes, views, count)), _records((scenes, views, count), "pixels", tau)
+    run(
+        "project", "project", _blocks(ends.numel(), _PROJECT_THREADS), _PROJECT_THREADS, *parts, where, tau,
+        int(cone), views, count, np.int64(ends.numel()), *size, coefficients, ends, boxes,
+    )  # fmt: skip
+    return coefficients, ends, boxes
+
+
+def project_adjoint(
+    gaussians: Sequence[Tensor],
+    cameras: Tensor,
+    ends: Tensor,
+    cone: bool,
+    to_coefficients: Tensor,
+    to_cameras_wanted: bool,
+) -> list[Tensor | None]:
+    """Gradients to means, scales, quaternions, densities and, if wanted, cameras."""
+    parts, where = [t.detach().contiguous() for t in gaussians], cameras.detach().contiguous()
+    scenes, views, count = ends.shape
+    out, blocks = [torch.empty_like(t) for t in parts], ceil(count / _PROJECT_THREADS[0])
+    warps = blocks * _PROJECT_THREADS[0] // 32 if to_cameras_wanted else 0
+    to_cameras = where.new_empty((scenes, views, warps, where.shape[-1]))
+    run(
+        "project", "project_adjoint", (scenes * blocks,), _PROJECT_THREADS, *parts, where, ends.contiguous(),
+        to_coefficients.contiguous(), int(cone), views, count, *out, int(to_cameras_wanted), to_cameras,
+    )  # fmt: skip
+    return [*out, to_cameras.sum(2) if to_cameras_wanted else None]
+
+
+def footprints(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
+    """What `rasterize_forward` wants to know of every Gaussian beside its coefficients."""
+    c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
+    boxes = _records(tau.shape, "pixels", c)
+    run("rasterize", "footprints", _blocks(tau.numel()), _THREADS, c, tau, np.int64(tau.numel()), *size, boxes)
+    return boxes
+
+
+def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, footprints: Tensor, size: tuple[int, int]) -> Tensor:
     """Images ``[I, h, w]``."""
     c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
     count, gaussians, _ = c.shape
-    total = count * gaussians
-    boxes = _records(total, "pixels", c)
     images = torch.empty((count, *size), dtype=torch.float32, device=c.device)
-    run("rasterize", "footprints", _blocks(total), _THREADS, c, tau, np.int64(total), *size, boxes)
     tiles = ceil(size[0] / _TILE[0]) * ceil(size[1] / _TILE[1])
-    run("rasterize", "rasterize_forward", (count * tiles,), _THREADS, c, tau, boxes, gaussians, *size, images)
+    run("rasterize", "rasterize_forward", (count * tiles,), _THREADS, c, tau, footprints, gaussians, *size, images)
     return images
 
 
@@ -53,7 +103,7 @@ def voxelize_forward(coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, in
     c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
     batch, gaussians, _ = c.shape
     total = batch * gaussians
-    boxes = _records(total, "voxels", c)
+    boxes = _records((total,), "voxels", c)
     volumes = torch.empty((batch, *shape), dtype=torch.float32, device=c.device)
     run("voxelize", "reaches", _blocks(total), _THREADS, c, tau, np.int64(total), *shape, boxes)
     bricks = ceil(shape[0] / _BRICK[0]) * ceil(shape[1] / _BRICK[1]) * ceil(shape[2] / _BRICK[2])
@@ -108,7 +158,7 @@ def integrals_adjoint(
     """Gradient to the volume: every voxel gathers from the rays that pass it."""
     weights = to_image.contiguous()
     views, height, width = weights.shape
-    table = _records(views * height * width, "ray", weights)
+    table = _records(weights.shape, "ray", weights)
     arguments = _ray_arguments(sources, directions, mm_per_depth, method, step_mm)
     run(method, f"{method}_rays", _pixel_grid(weights), _PIXELS, *arguments, *shape, height, width, table)
     out = torch.empty(shape, dtype=torch.float32, device=weights.device)
@@ -130,8 +180,8 @@ def _ray_arguments(
     return rays
 
 
-def _blocks(threads: int) -> tuple[int]:
-    return (ceil(threads / _THREADS[0]),)
+def _blocks(threads: int, block: tuple[int] = _THREADS) -> tuple[int]:
+    return (ceil(threads / block[0]),)
 
 
 def _pixel_grid(images: Tensor) -> tuple[int, int, int]:
@@ -139,6 +189,6 @@ def _pixel_grid(images: Tensor) -> tuple[int, int, int]:
     return ceil(width / _PIXELS[0]), ceil(height / _PIXELS[1]), views
 
 
-def _records(count: int, what: str, like: Tensor) -> Tensor:
+def _records(shape: Sequence[int], what: str, like: Tensor) -> Tensor:
     """Room for structs of the sources."""
-    return torch.empty(count * _RECORD_BYTES[what], dtype=torch.uint8, device=like.device)
+    return torch.empty((*shape, _RECORD_BYTES[what]), dtype=torch.uint8, device=like.device)

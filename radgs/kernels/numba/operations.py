@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from radgs.kernels.numba import project as projection
 from radgs.kernels.numba import rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
 from radgs.kernels.numba.support import support
 
@@ -17,13 +21,52 @@ _PARTS_PER_THREAD = 4
 _SLABS = 16
 
 
-def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
+def project(
+    gaussians: Sequence[Tensor], cameras: Tensor, cutoffs: Tensor, size: tuple[int, int], cone: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients ``[B, V, N, 11]``, cut-offs ``[B, V, N]`` and footprints for `rasterize_forward`.
+
+    ``gaussians`` are means, scales, quaternions and densities.
+    """
+    arrays, c = [_array(t) for t in gaussians], _array(cameras)
+    shape = (*c.shape[:2], arrays[0].shape[1])
+    coefficients, ends = np.empty((*shape, 11), arrays[0].dtype), np.empty(shape, arrays[0].dtype)
+    rows = np.empty((*shape, 2), np.int32)
+    launch(projection.project, *arrays, c, _array(cutoffs), cone, size[0], coefficients, ends, rows)
+    return torch.from_numpy(coefficients), torch.from_numpy(ends), torch.from_numpy(rows)
+
+
+def project_adjoint(
+    gaussians: Sequence[Tensor],
+    cameras: Tensor,
+    ends: Tensor,
+    cone: bool,
+    to_coefficients: Tensor,
+    to_cameras_wanted: bool,
+) -> list[Tensor | None]:
+    """Gradients to means, scales, quaternions, densities and, if wanted, cameras."""
+    arrays, c = [_array(t) for t in gaussians], _array(cameras)
+    out = [np.empty_like(a) for a in arrays]
+    chunks = -(-arrays[0].shape[1] // projection.CHUNK)
+    to_cameras = np.empty((c.shape[0], chunks, *c.shape[1:]))
+    launch(projection.project_adjoint, *arrays, c, _array(ends), cone, _array(to_coefficients), *out, to_cameras)
+    return [*(torch.from_numpy(a) for a in out), torch.from_numpy(to_cameras.sum(1)) if to_cameras_wanted else None]
+
+
+def footprints(coefficients: Tensor, cutoffs: Tensor, size: tuple[int, int]) -> Tensor:
+    """What `rasterize_forward` wants to know of every Gaussian beside its coefficients."""
+    rows = np.empty((*cutoffs.shape, 2), np.int32)
+    launch(rasterize.footprint_rows, _array(coefficients), _array(cutoffs), size[0], rows)
+    return torch.from_numpy(rows)
+
+
+def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, footprints: Tensor, size: tuple[int, int]) -> Tensor:
     """Images ``[I, h, w]``."""
-    c, tau = _array(coefficients), _array(cutoffs)
-    images, rows = np.zeros((len(c), *size), np.float32), np.empty((*tau.shape, 2), np.int32)
-    launch(rasterize.footprint_rows, c, tau, size[0], rows)
-    launch(rasterize.rasterize_forward, c, tau, rows, images, _parts(len(images), size[0]))
-    return torch.from_numpy(images)
+    images = zeros((len(coefficients), *size))
+    parts = _parts(len(images), size[0])
+    arrays = _array(coefficients), _array(cutoffs), _array(footprints)
+    launch(rasterize.rasterize_forward, *arrays, images, size[1], parts)
+    return torch.from_numpy(images[..., : size[1]]).contiguous()
 
 
 def rasterize_backward(coefficients: Tensor, cutoffs: Tensor, to_images: Tensor) -> Tensor:
@@ -36,10 +79,10 @@ def rasterize_backward(coefficients: Tensor, cutoffs: Tensor, to_images: Tensor)
 
 def voxelize_forward(coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Volumes ``[B, d, h, w]``."""
-    volumes = np.zeros((len(coefficients), *shape), np.float32)
+    volumes = zeros((len(coefficients), *shape))
     parts = _parts(len(volumes), shape[0])
-    launch(voxelize.voxelize_forward, _array(coefficients), _array(cutoffs), volumes, parts)
-    return torch.from_numpy(volumes)
+    launch(voxelize.voxelize_forward, _array(coefficients), _array(cutoffs), volumes, shape[2], parts)
+    return torch.from_numpy(volumes[..., : shape[2]]).contiguous()
 
 
 def voxelize_backward(coefficients: Tensor, cutoffs: Tensor, to_volumes: Tensor) -> Tensor:

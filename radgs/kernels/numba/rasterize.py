@@ -12,6 +12,7 @@ import numpy as np
 from numba import float32, int32, njit, prange
 
 from radgs.kernels.numba.exponential import exp_half
+from radgs.kernels.numba.lanes import LANES, whole_lanes
 from radgs.kernels.numba.options import INNER, PARALLEL
 
 _F = np.float32
@@ -19,8 +20,11 @@ _CHUNK = 32
 
 
 @njit(**INNER)
-def _rows(c, tau2, height):
-    """First and last row of the footprint, kept inside the image; empty: last < first."""
+def rows_of(c, tau, height):
+    """First and last row of a Gaussian's footprint, kept inside the image; empty: last < first."""
+    if not tau > _F(0):
+        return int32(0), int32(-1)
+    tau2 = tau * tau
     mx, mc, my = c[3] - tau2 * c[8], c[4] - tau2 * c[9], c[5] - tau2 * c[10]
     determinant = mx * my - mc * mc
     if not (mx > _F(0) and determinant > _F(0)):
@@ -48,11 +52,16 @@ def _span(c, dy, tau2, width):
 
 
 @njit(**INNER)
-def _draw(row, dx0, a, gxx, n1, n0, qxx, q1, q0):
-    for i in range(row.shape[0]):
-        dx = dx0 + float32(int32(i))
-        r2 = _F(1) / ((qxx * dx + q1) * dx + q0)
-        row[i] += a * math.sqrt(r2) * exp_half(((gxx * dx + n1) * dx + n0) * r2)
+def _draw(row, low, high, dx0, a, gxx, n1, n0, qxx, q1, q0):
+    """Add to a row of whole `LANES` what lies in columns ``low`` to ``high``; ``dx0`` is the offset of its first."""
+    for block in range(row.shape[0] // LANES):
+        for lane in range(LANES):
+            i = block * LANES + lane
+            column = float32(int32(i))
+            dx = dx0 + column
+            r2 = _F(1) / ((qxx * dx + q1) * dx + q0)
+            value = a * math.sqrt(r2) * exp_half(((gxx * dx + n1) * dx + n0) * r2)
+            row[i] += value if (column >= low) & (column <= high) else _F(0)
 
 
 @njit(**INNER)
@@ -74,21 +83,26 @@ def _collect(row, dx0, gxx, n1, n0, qxx, q1, q0):
 
 
 @njit(**INNER)
-def _add(c, tau2, image, first, last):
-    """Add a Gaussian to rows of an image."""
+def _add(c, tau2, image, width, first, last):
+    """Add a Gaussian to rows of an image, of which ``width`` columns are wanted."""
+    # Scalars, which the compiler keeps in registers: it cannot know that the image is not where an array lies.
+    c = (c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10])
     for y in range(first, last + 1):
         dy = float32(int32(y)) - c[1]
-        left, right = _span(c, dy, tau2, image.shape[1])
+        left, right = _span(c, dy, tau2, width)
         if left <= right:
             n1, n0 = _F(2) * c[4] * dy, c[5] * dy * dy
             q1, q0 = _F(2) * (c[6] + c[9] * dy), _F(1) + _F(2) * c[7] * dy + c[10] * dy * dy
-            _draw(image[y, left : right + 1], float32(left) - c[0], c[2], c[3], n1, n0, c[8], q1, q0)
+            start, stop = whole_lanes(left, right, image.shape[1])
+            low, high = float32(left - start), float32(right - start)
+            _draw(image[y, start:stop], low, high, float32(start) - c[0], c[2], c[3], n1, n0, c[8], q1, q0)
 
 
 @njit(**INNER)
-def _pull_back(c, tau2, to_image, out):
+def _pull_back(c, tau, to_image, out):
     """The gradient to the coefficients of a Gaussian."""
-    first, last = _rows(c, tau2, to_image.shape[0])
+    first, last = rows_of(c, tau, to_image.shape[0])
+    tau2 = tau * tau
     e = ax = ay = axx = axy = ayy = _F(0)
     b = bx = by = bxx = bxy = byy = _F(0)
     for y in range(first, last + 1):
@@ -120,15 +134,15 @@ def footprint_rows(coefficients, cutoffs, height, rows):
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             image, k = flat // gaussians, flat % gaussians
-            tau = cutoffs[image, k]
-            rows[image, k, 0], rows[image, k, 1] = int32(0), int32(-1)
-            if tau > _F(0):
-                rows[image, k, 0], rows[image, k, 1] = _rows(coefficients[image, k], tau * tau, height)
+            rows[image, k, 0], rows[image, k, 1] = rows_of(coefficients[image, k], cutoffs[image, k], height)
 
 
 @njit(**PARALLEL)
-def rasterize_forward(coefficients, cutoffs, rows, images, bands):
-    """Add to ``images [I, H, W]``; a worker owns one of ``bands`` bands of rows of an image."""
+def rasterize_forward(coefficients, cutoffs, rows, images, width, bands):
+    """Add to ``images [I, H, W]``; a worker owns one of ``bands`` bands of rows of an image.
+
+    W is ``width``, rounded up to whole `LANES`; nothing is added beyond ``width``.
+    """
     count, gaussians, _ = coefficients.shape
     height = images.shape[1]
     for job in prange(count * bands):
@@ -138,7 +152,7 @@ def rasterize_forward(coefficients, cutoffs, rows, images, bands):
             first, last = max(rows[image, k, 0], top), min(rows[image, k, 1], bottom)
             if first <= last:
                 tau = cutoffs[image, k]
-                _add(coefficients[image, k], tau * tau, images[image], first, last)
+                _add(coefficients[image, k], tau * tau, images[image], width, first, last)
 
 
 @njit(**PARALLEL)
@@ -149,8 +163,7 @@ def rasterize_backward(coefficients, cutoffs, to_images, to_coefficients):
     for job in prange((total + _CHUNK - 1) // _CHUNK):
         for flat in range(job * _CHUNK, min(total, (job + 1) * _CHUNK)):
             image, k = flat // gaussians, flat % gaussians
-            tau = cutoffs[image, k]
-            if tau > _F(0):
-                _pull_back(coefficients[image, k], tau * tau, to_images[image], to_coefficients[image, k])
+            if cutoffs[image, k] > _F(0):
+                _pull_back(coefficients[image, k], cutoffs[image, k], to_images[image], to_coefficients[image, k])
             else:
                 to_coefficients[image, k][:] = _F(0)

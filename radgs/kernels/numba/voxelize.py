@@ -11,6 +11,7 @@ import numpy as np
 from numba import float32, int32, njit, prange
 
 from radgs.kernels.numba.exponential import exp_half
+from radgs.kernels.numba.lanes import LANES, whole_lanes
 from radgs.kernels.numba.options import INNER, PARALLEL
 
 _F = np.float32
@@ -39,10 +40,15 @@ def _within(centre, half, first, last):
 
 
 @njit(**INNER)
-def _fill(row, ex0, density, sxx, base):
-    for i in range(row.shape[0]):
-        ex = ex0 + float32(int32(i))
-        row[i] += density * exp_half(sxx * ex * ex + base)
+def _fill(row, low, high, ex0, density, sxx, base):
+    """Add to a row of whole `LANES` what lies in columns ``low`` to ``high``; ``ex0`` is the offset of its first."""
+    for block in range(row.shape[0] // LANES):
+        for lane in range(LANES):
+            i = block * LANES + lane
+            column = float32(int32(i))
+            ex = ex0 + column
+            value = density * exp_half(sxx * ex * ex + base)
+            row[i] += value if (column >= low) & (column <= high) else _F(0)
 
 
 @njit(**INNER)
@@ -58,9 +64,9 @@ def _collect(row, ex0, shift, sxx, base):
 
 
 @njit(**INNER)
-def _add(c, tau, volume, front, back):
-    """Add a Gaussian to the slices ``front`` to ``back``."""
-    _, height, width = volume.shape
+def _add(c, tau, volume, width, front, back):
+    """Add a Gaussian to the slices ``front`` to ``back``, of which ``width`` columns are wanted."""
+    _, height, columns = volume.shape
     tau2 = tau * tau
     ix, ayz, ayy, iy, bzz = _schur(c)
     if not bzz > _F(0):
@@ -77,7 +83,9 @@ def _add(c, tau, volume, front, back):
             cx = c[0] - (c[5] * (float32(int32(y)) - c[1]) + c[6] * dz) * ix
             x_first, x_last = _within(cx, math.sqrt(left * ix), int32(0), int32(width - 1))
             if x_first <= x_last:
-                _fill(volume[z, y, x_first : x_last + 1], float32(x_first) - cx, c[3], c[4], tau2 - left)
+                start, stop = whole_lanes(x_first, x_last, columns)
+                low, high = float32(x_first - start), float32(x_last - start)
+                _fill(volume[z, y, start:stop], low, high, float32(start) - cx, c[3], c[4], tau2 - left)
 
 
 @njit(**INNER)
@@ -119,8 +127,11 @@ def _pull_back(c, tau, to_volume, out):
 
 
 @njit(**PARALLEL)
-def voxelize_forward(coefficients, cutoffs, volumes, slabs):
-    """Add to ``volumes [B, D, H, W]``; a worker owns one of ``slabs`` slabs of slices of a volume."""
+def voxelize_forward(coefficients, cutoffs, volumes, width, slabs):
+    """Add to ``volumes [B, D, H, W]``; a worker owns one of ``slabs`` slabs of slices of a volume.
+
+    W is ``width``, rounded up to whole `LANES`; nothing is added beyond ``width``.
+    """
     batch, gaussians, _ = coefficients.shape
     depth = volumes.shape[1]
     for job in prange(batch * slabs):
@@ -128,7 +139,7 @@ def voxelize_forward(coefficients, cutoffs, volumes, slabs):
         front, back = int32(depth * slab // slabs), int32(depth * (slab + 1) // slabs - 1)
         for k in range(gaussians):
             if cutoffs[volume, k] > _F(0):
-                _add(coefficients[volume, k], cutoffs[volume, k], volumes[volume], front, back)
+                _add(coefficients[volume, k], cutoffs[volume, k], volumes[volume], width, front, back)
 
 
 @njit(**PARALLEL)
