@@ -21,8 +21,8 @@ from radgs.config import load_config
 from radgs.evaluation import target_registration_error
 from radgs.images import prepare_xrays, read_transforms, read_xrays, write_json
 from radgs.models import load_recm, load_regm
+from radgs.registration import read_patient, register
 from radgs.registration.judge import MODEL, Evidence
-from radgs.registration.register import read_patient, register
 from radgs.simulation import make_demo_shots
 
 SEED = 990_000

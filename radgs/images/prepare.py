@@ -11,8 +11,9 @@ import numpy as np
 
 from radgs.errors import GeometryError, ImageError
 from radgs.geometry import triangulate
-from radgs.images.ct_dicom import read_ct_dicom
-from radgs.images.dicom import is_dicom
+from radgs.images.ct_dicom import read_ct_dicom, read_frame_of_reference
+from radgs.images.dicom import derived_uid, is_dicom
+from radgs.images.files import write_json
 from radgs.images.metal import find_metal
 from radgs.images.volume import Volume, read_volume, write_volume
 from radgs.images.xray import (
@@ -37,7 +38,7 @@ _HIGHEST_MEDIAN_OF_I0 = 2.0
 _UNSCALED_MEDIAN = 700.0
 
 
-def prepare_ct(source: str | Path, target: str | Path) -> None:
+def prepare_ct(source: str | Path, target: str | Path, about: str | Path | None = None) -> None:
     """Check a CT and write it as int16 HU, compressed NIfTI, with its geometry unchanged.
 
     Values below -1024 HU (padding outside the scanner's field) become -1024.
@@ -46,6 +47,8 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
         source: CT in Hounsfield units: a folder with one DICOM series, or a file (enhanced DICOM, NIfTI, NRRD,
             MetaImage).
         target: ``ct.nii.gz``, written whole or not at all.
+        about: ``ct.json``: what NIfTI cannot hold, the UID of the frame of reference; the header's, else a new one that
+            is always the same for the same CT.
 
     Raises:
         ImageError: the file cannot be read, or its values, voxel size or extent are not those of a CT.
@@ -55,6 +58,11 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
         print(f"{source}: {doubt}", flush=True)  # noqa: T201
     limits = np.iinfo(np.int16)
     hu = np.clip(np.rint(ct.array.astype(np.float32)), _AIR_HU, limits.max).astype(np.int16)
+    if about is not None:
+        known = read_frame_of_reference(source) if _in_dicom(source) else None
+        origin = "header of the CT" if known else "made, the CT has none"
+        uid = known or derived_uid("ct", ct.lps_from_index.tobytes(), hu.tobytes())
+        write_json(about, {"frame_of_reference_uid": uid, "frame_of_reference_from": origin})
     write_volume(target, ct.with_array(hu))
 
 
@@ -64,9 +72,13 @@ def read_ct(source: str | Path) -> Volume:
     Raises:
         ImageError: as :func:`prepare_ct`.
     """
-    ct = read_ct_dicom(source) if Path(source).is_dir() or is_dicom(source) else read_volume(source)
+    ct = read_ct_dicom(source) if _in_dicom(source) else read_volume(source)
     _check_ct(ct, source)
     return ct
+
+
+def _in_dicom(source: str | Path) -> bool:
+    return Path(source).is_dir() or is_dicom(source)
 
 
 def ct_doubts(ct: Volume) -> list[str]:
