@@ -3,9 +3,10 @@
     python benchmarks/calibrate_verdict.py --results results --patient demo --shots 18 --also TABLE.csv ...
 
 ``--also`` adds tables of benchmarks/registration.py: registrations of the second simulator, from seeds that no
-benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds 990000 and 41000 onwards). Needs a patient whose models are trained. Draws shots from seeds that neither the demo nor training
-uses; a third of them start where they should, a third from centres that are centimetres off, a third from the neighbouring level, so
-that there is something to reject. The table behind the fit is written beside the model's name in the work folder.
+benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds 990000 and 41000 onwards).
+``--shots`` needs a patient whose models are trained. It draws from seeds that neither the demo nor training uses; a
+third of the shots start where they should, a third from centres that are centimetres off, a third from the neighbouring
+level, so that there is something to reject.
 """
 
 import argparse
