@@ -52,6 +52,13 @@ def test_an_image_without_metal_keeps_all_of_its_pixels():
     assert not find_metal(body(np.random.default_rng(1)).astype(np.float32), PIXEL_MM).any()
 
 
+@pytest.mark.parametrize("sigma", [0.2, 0.5, 1.0])
+def test_the_noise_of_too_few_photons_is_no_metal(sigma):
+    rng = np.random.default_rng(4)
+    image = body(rng) + rng.normal(0, sigma, (SIZE, SIZE)) * np.linspace(0.3, 1, SIZE)
+    assert find_metal(image.astype(np.float32), PIXEL_MM).mean() < 0.002
+
+
 def test_unmeasured_pixels_are_no_metal():
     image = body(np.random.default_rng(2)).astype(np.float32)
     image[:60] = np.nan
