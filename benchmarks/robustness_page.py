@@ -83,7 +83,7 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
     axes.set_yticks(y, [f"{c['case']} ({c['n']})" for c in cases])
     axes.set(xlim=(-2, 102), xlabel="registrations, % (bars: 95 % Wilson intervals; in brackets: how many)")
     axes.grid(visible=True, axis="x", alpha=0.3)
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
