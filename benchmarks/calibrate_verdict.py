@@ -1,10 +1,12 @@
 """Fit the verdict's logistic model on simulated shots, and write it to resources/verdict.json.
 
-    python benchmarks/calibrate_verdict.py --results results --patient demo --shots 16
+    python benchmarks/calibrate_verdict.py --results results --patient demo --shots 18 --also TABLE.csv ...
 
-Needs a patient whose models are trained. Draws shots from seeds that neither the demo nor training uses; a third of
-them start where they should, a third from centres that are centimetres off, a third from the neighbouring level, so
-that there is something to reject. The table behind the fit is written beside the model's name in the work folder.
+``--also`` adds tables of benchmarks/registration.py: registrations of the second simulator, from seeds that no
+benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds 990000 and 41000 onwards).
+``--shots`` needs a patient whose models are trained. It draws from seeds that neither the demo nor training uses; a
+third of the shots start where they should, a third from centres that are centimetres off, a third from the neighbouring
+level, so that there is something to reject.
 """
 
 import argparse
@@ -21,8 +23,8 @@ from radgs.config import load_config
 from radgs.evaluation import target_registration_error
 from radgs.images import prepare_xrays, read_transforms, read_xrays, write_json
 from radgs.models import load_recm, load_regm
+from radgs.registration import read_patient, register
 from radgs.registration.judge import MODEL, Evidence
-from radgs.registration.register import read_patient, register
 from radgs.simulation import make_demo_shots
 
 SEED = 990_000
@@ -111,7 +113,7 @@ def fit(table):
     w = minimize(loss, np.zeros(x.shape[1] + 1)).x
     names = list(features.columns)
     return {
-        "about": "logistic model of P(mTRE < 2 mm); made by benchmarks/calibrate_verdict.py on simulated shots",
+        "about": "logistic model of P(mTRE < 2 mm); made by benchmarks/calibrate_verdict.py on shots of two simulators",
         "registrations": len(y),
         "successes": int(y.sum()),
         "bias": float(w[0]),
@@ -127,12 +129,17 @@ if __name__ == "__main__":
     parser.add_argument("--patient", default="demo")
     parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
     parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--also", type=Path, nargs="*", default=[])
     parser.add_argument("--table", type=Path, default=Path("results/calibration.csv"))
     arguments = parser.parse_args()
     base = load_config(arguments.config)
     settings = base.model_copy(update={"demo": base.demo.model_copy(update={"seed": SEED})})
-    found = measure(arguments.results, arguments.patient, arguments.shots, settings)
-    found.to_csv(arguments.table, index=False)
+    tables = [pd.read_csv(path) for path in arguments.also]
+    if arguments.shots:
+        tables.append(measure(arguments.results, arguments.patient, arguments.shots, settings))
+        tables[-1].to_csv(arguments.table, index=False)
+    columns = [*Evidence.__dataclass_fields__, "mtre_mm"]
+    found = pd.concat([table[columns] for table in tables]).dropna()
     model = fit(found)
     write_json(MODEL, model)
     print(model)

@@ -24,7 +24,7 @@ from radgs.images import (
     read_view_geometry,
     read_xray,
 )
-from radgs.sheets import patient_levels
+from radgs.sheets import Sheets, patient_levels
 from radgs.simulation import demo_shot_files
 
 _FILE_COLUMNS = ("ct", "labels", "image", "geometry", "truth", "boxes")
@@ -42,34 +42,37 @@ class Finding:
     what: str
 
 
-def check_files(
-    config: Config, patients: Mapping[str, dict[str, str]], xrays: Sequence[dict[str, str]]
-) -> tuple[list[Finding], int]:
+def check_files(config: Config, sheets: Sheets) -> tuple[list[Finding], int]:
     """Read every file behind both sheets.
 
     Args:
         config: settings.
-        patients: of :func:`radgs.sheets.read_sheets`.
-        xrays: likewise.
+        sheets: of :func:`radgs.sheets.examine_sheets`.
 
     Returns:
-        all findings, and how many files of the demo were not looked at because the workflow makes them.
+        all findings, those of the sheets too, and how many files of the demo were not looked at because the workflow
+        makes them.
     """
+    patients, xrays = sheets.patients, sheets.xrays
     check = _Check(config, xrays)
+    for sheet, place, mistake in sheets.problems:
+        check.add("error", str(sheet), f"{place and place + ': '}{mistake}")
     if config.segmentation.backend == "totalsegmentator":
         weights = config.segmentation.totalsegmentator
         check.attempt(str(weights.weights or "weights"), lambda: required_weights(weights))
     for row in patients.values():
         check.patient(row)
-    by_shot = sorted(xrays, key=lambda row: (row["patient"], row["shot"]))
-    for (patient, _), rows in groupby(by_shot, key=lambda row: (row["patient"], row["shot"])):
-        check.shot(list(rows), patient_levels(patients[patient], config))
+    for (patient, _), rows in groupby(xrays, key=lambda row: (row["patient"], row["shot"])):
+        named = patients.get(patient)
+        check.shot(list(rows), patient_levels(named, config) if named else config.levels)
+    for row in sheets.doubtful:
+        check.camera(row)
     if config.results.exists() and not config.results.is_dir():
         check.add("error", str(config.results), "is a file; results need a folder")
-    if not xrays:
+    if not (xrays or sheets.problems):
         check.add("error", str(config.xrays), "holds no shot")
-    named = {Path(row[c]) for row in [*patients.values(), *xrays] for c in _FILE_COLUMNS if row.get(c)}
-    return list(dict.fromkeys(check.found)), len(named & check.made)
+    named_files = {Path(row[c]) for row in [*patients.values(), *xrays] for c in _FILE_COLUMNS if row.get(c)}
+    return list(dict.fromkeys(check.found)), len(named_files & check.made)
 
 
 class _Check:
@@ -127,7 +130,7 @@ class _Check:
 
     def shot(self, rows: Sequence[Mapping[str, str]], levels: Sequence[str]) -> None:
         """The views of a shot, its truth and its boxes."""
-        cameras = {row["view"]: camera for row in rows if (camera := self._camera(row))}
+        cameras = {row["view"]: camera for row in rows if (camera := self.camera(row))}
         truth, boxes = rows[0]["truth"], rows[0]["boxes"]
         if truth and not self._is_made(truth):
             self.attempt(truth, lambda: read_transforms(truth))
@@ -143,7 +146,8 @@ class _Check:
         if found and len(cameras) == len(rows):
             self.attempt(boxes, lambda: self._boxes(boxes, found.boxes, cameras, levels))
 
-    def _camera(self, row: Mapping[str, str]) -> Camera | None:
+    def camera(self, row: Mapping[str, str]) -> Camera | None:
+        """A view's image and geometry."""
         image, geometry = row["image"], row["geometry"]
         if self._is_made(image):
             return None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radgs.anatomy import (
-    crop_vertebra,
+    crop_vertebrae,
     cut_views,
     detect_provided,
     neighbours,
@@ -72,7 +72,7 @@ def test_a_crop_keeps_physical_points_of_an_oblique_ct(tmp_path):
     write_volume(tmp_path / "ct.nii.gz", Volume(hu, affine))
     write_volume(tmp_path / "labels.nii.gz", Volume(labels.array, affine))
     paths = tmp_path / "excess.nii.gz", tmp_path / "mask.nii.gz"
-    crop_vertebra(tmp_path / "ct.nii.gz", tmp_path / "labels.nii.gz", "L1", *paths, Config())
+    crop_vertebrae(tmp_path / "ct.nii.gz", tmp_path / "labels.nii.gz", {"L1": paths}, Config())
     crop = read_crop(*paths, "L1")
     brightest = np.array(np.unravel_index(crop.excess.array.argmax(), crop.excess.array.shape))[::-1]
     expected = turn.apply(ct.points(np.array(marked)[::-1]))

@@ -7,7 +7,7 @@ from PIL import Image
 from radgs.check import check_files
 from radgs.config import Config, load_config
 from radgs.images import read_json, read_volume, write_json, write_volume
-from radgs.sheets import read_sheets
+from radgs.sheets import examine_sheets
 from radgs.simulation import simulate_shots
 from tests.phantoms import block_spine
 
@@ -35,7 +35,7 @@ def config(tmp_path) -> Config:
 
 
 def said(config, kind) -> str:
-    found, _ = check_files(config, *read_sheets(config))
+    found, _ = check_files(config, examine_sheets(config))
     return "; ".join(f"{finding.file}: {finding.what}" for finding in found if finding.kind == kind)
 
 
@@ -120,3 +120,29 @@ def test_a_ct_masked_to_bone_is_refused_and_one_without_air_a_warning(config, tm
     write_volume(tmp_path / "ct.nii.gz", ct.with_array(np.maximum(ct.array, np.float32(-90))))
     assert "no value below -500 HU (the lowest is -90)" in said(config, "warning")
     assert said(config, "error") == ""
+
+
+def test_mistakes_in_the_sheets_and_in_the_files_behind_them_are_all_said(config, tmp_path):
+    sheet = (tmp_path / "xrays.tsv").read_text()
+    shot = tmp_path / "s"
+    (tmp_path / "xrays.tsv").write_text(
+        sheet
+        + f"q\ts\tAP\t{shot}/AP.png\t{shot}/cameras.json\t\n"
+        + f"p\tlone\tX y\t{shot}/LA.png\t{shot}/cameras.json\t\n"
+        + f"p\tlone\tAP\t{shot}/absent.png\t{shot}/cameras.json\t\n"
+        + "p\tmore\tAP\t\n"
+    )
+    (tmp_path / "patients.tsv").write_text((tmp_path / "patients.tsv").read_text() + "p\tother.nii.gz\t\n")
+    (tmp_path / "labels.nii.gz").write_text("no")
+    found = said(config, "error")
+    for words in (
+        "patients.tsv: line 3: patient p stands twice",
+        "xrays.tsv: line 4: patient q is not in",
+        "xrays.tsv: line 5: view 'X y' may hold",
+        "xrays.tsv: line 7: image is empty",
+        "xrays.tsv: line 7: geometry is empty",
+        "xrays.tsv: patient p, shot lone: it has one view",
+        "s/absent.png: no such file",
+        "labels.nii.gz: cannot be read",
+    ):
+        assert words in found

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from radgs.cli import app
 from radgs.config import Config
 from radgs.errors import ConfigError
-from radgs.images import read_ct, read_transforms, write_json, write_volume
+from radgs.images import Volume, read_ct, read_transforms, write_json, write_volume
 from radgs.sheets import read_sheets
 from tests.dicom_files import ct_values, save, write_series, xa_image
 from tests.phantoms import block_spine
@@ -210,11 +212,41 @@ def test_the_summary_is_a_table_of_the_files_numbers(tmp_path):
     assert "CT-assisted" not in done.stdout
 
 
+def test_evaluate_reads_the_truth_from_the_sheets_and_prints_every_method(tmp_path, monkeypatch, ap_camera, la_camera):
+    """Two methods: one off by 0.5 mm, and ours, which has no result."""
+    monkeypatch.chdir(tmp_path)
+    patient = tmp_path / "results/patients/p"
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[5:15, 5:15, 5:15] = 20
+    write_volume(patient / "vertebrae.nii.gz", Volume.axis_parallel(labels, 1.0, (0, 0, 0)))
+    audit = {"status": "ok", "reasons": [], "centre_mm": [9, 9, 9], "volume_mm3": 1000}
+    write_json(patient / "vertebrae.json", {"levels": {"L1": audit}})
+    views = {
+        name: {"size": [c.width, c.height], "K": c.K.tolist(), "camera_from_world": c.camera_from_world.matrix.tolist()}
+        for name, c in {"AP": ap_camera, "LA": la_camera}.items()
+    }
+    write_json(patient / "s/cameras.json", {"views": views})
+    write_json(tmp_path / "t.json", {"world_from_ct": {"L1": np.eye(4).tolist()}})
+    (tmp_path / "patients.tsv").write_text("patient\tct\tlevels\np\tct.nii.gz\tL1\n")
+    (tmp_path / "xrays.tsv").write_text(SHEET + "p\ts\tAP\ta.png\tc\t\tt.json\np\ts\tLA\tb.png\tc\t\tt.json\n")
+    (tmp_path / "config.yaml").write_text("{patients: patients.tsv, xrays: xrays.tsv}")
+    columns = "method,patient,shot,level,rx_rad,ry_rad,rz_rad,tx_mm,ty_mm,tz_mm"
+    (tmp_path / "other.csv").write_text(f"{columns}\nother,p,s,L1,0,0,0,0.3,0.4,0\n")
+    done = CliRunner().invoke(app, ["evaluate", "--poses", "other.csv", "--config", "config.yaml"])
+    assert done.exit_code == 0, done.output
+    assert "| other | 1 | 0 | - | 0.50; 0.50 ± 0.00; 0.50 mm | 100.0 % (20.7-100.0) |" in done.output
+    assert (tmp_path / "results/evaluation/poses.csv").is_file()
+    done = CliRunner().invoke(app, ["evaluate", "--config", "config.yaml", "--out", "e"])
+    assert done.exit_code == 0, done.output
+    assert "| success at 2 mm | 0.0 %" in done.output
+    assert (tmp_path / "e/registrations.csv").is_file()
+
+
 def test_the_version_is_that_of_the_package():
     assert radgs("--version").stdout.strip() == version("radgs")
 
 
-@pytest.mark.parametrize("command", ["check", "schema", "simulate", "summary"])
+@pytest.mark.parametrize("command", ["check", "evaluate", "register", "schema", "simulate", "summary"])
 def test_every_command_explains_itself(command):
     done = radgs(command, "--help")
     assert done.returncode == 0

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import yaml
 
@@ -165,6 +167,13 @@ def test_the_whole_workflow_runs_and_writes_the_agreed_files(finished):
         assert (shot / name).is_file()
     for name in ("world_from_ct.json", "ct_from_world.tfm", "gaussians.ply", "registered_ct.nii.gz", "verdict.json"):
         assert (shot / "L1" / name).is_file()
+    frame = read_json(results / "patients/tiny/ct.json")["frame_of_reference_uid"]
+    verdict = read_json(shot / "L1/verdict.json")
+    written = shot / "L1/spatial_registration.dcm"
+    assert written.is_file() == (verdict["verdict"] != "rejected")
+    if written.is_file():
+        assert pydicom.dcmread(written).RegistrationSequence[0].FrameOfReferenceUID == frame
+    assert np.shape(verdict["covariance"]["matrix"]) == (6, 6)
     page = (results / "report.html").read_text()
     assert page.index("A phantom.") < page.index("Overview")
     card = json.loads((results / "models/p1/card.json").read_text())

@@ -2,8 +2,8 @@
 
 from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
-from radgs.anatomy.crops import VertebraCrop, crop_vertebra, fit_anchors, read_crop
-from radgs.anatomy.detection import detect_provided, detect_trained, locate, read_levels
+from radgs.anatomy.crops import VertebraCrop, crop_vertebrae, fit_anchors, read_crop
+from radgs.anatomy.detection import detect_provided, detect_trained, locate, place_given, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
@@ -26,7 +26,7 @@ __all__ = [
     "VertebraViews",
     "audit_labels",
     "cranio_caudal",
-    "crop_vertebra",
+    "crop_vertebrae",
     "cut_views",
     "detect_provided",
     "detect_trained",
@@ -35,6 +35,7 @@ __all__ = [
     "locate",
     "make_segmenter",
     "neighbours",
+    "place_given",
     "read_audit",
     "read_crop",
     "read_labelled_ct",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,23 +55,30 @@ def crop_grid(centre: np.ndarray, size_mm: float, voxels: int) -> Volume:
     return Volume.axis_parallel(np.zeros((voxels,) * 3, dtype=np.float32), spacing, origin)
 
 
-def crop_vertebra(
-    ct: str | Path, vertebrae: str | Path, level: str, excess: str | Path, mask: str | Path, config: Config
+def crop_vertebrae(
+    ct: str | Path, vertebrae: str | Path, targets: Mapping[str, tuple[str | Path, str | Path]], config: Config
 ) -> None:
-    """Cut one vertebra's excess attenuation and mask out of a CT and write both (NIfTI).
+    """Cut vertebrae's excess attenuation and mask out of a CT and write both (NIfTI).
+
+    Args:
+        ct: HU.
+        vertebrae: its labels, VerSe numbers.
+        targets: by level, the files of excess and mask.
+        config: ``crop``.
 
     Raises:
-        AnatomyError: the level is not in the label map.
+        AnatomyError: a level is not in the label map.
         ImageError: a file cannot be used.
     """
-    tissue = split_tissue(*read_labelled_ct(ct, vertebrae), levels=[level])
-    grid = crop_grid(tissue.centre(level), config.crop.size_mm, config.crop.voxels)
-    write_volume(excess, resample_like(tissue.excess[level], grid))
-    write_volume(mask, resample_like(tissue.masks[level], grid, nearest=True))
+    tissue = split_tissue(*read_labelled_ct(ct, vertebrae), levels=list(targets))
+    for level, (excess, mask) in targets.items():
+        grid = crop_grid(tissue.centre(level), config.crop.size_mm, config.crop.voxels)
+        write_volume(excess, resample_like(tissue.excess[level], grid))
+        write_volume(mask, resample_like(tissue.masks[level], grid, nearest=True))
 
 
 def read_crop(excess: str | Path, mask: str | Path, level: str) -> VertebraCrop:
-    """Read what :func:`crop_vertebra` wrote.
+    """Read what :func:`crop_vertebrae` wrote.
 
     Raises:
         AnatomyError: there is no vertebra in it.

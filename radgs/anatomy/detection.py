@@ -167,6 +167,37 @@ def detect_trained(
     _write_levels(detector, {name: x.camera for name, x in views.items()}, target, config)
 
 
+def place_given(cameras: str | Path, centres: str | Path, target: str | Path) -> None:
+    """Take the user's word for where the levels' centres are and write ``levels.json``.
+
+    As near as the networks were trained for (``simulation.centre_jitter_mm``) is near enough.
+
+    Args:
+        cameras: ``cameras.json`` of the prepared shot.
+        centres: JSON, ``{"L1": [x, y, z]}``, world, mm.
+        target: ``levels.json``.
+
+    Raises:
+        AnatomyError: not such a file, or a centre that fewer than two views see.
+    """
+    views, given = read_cameras(cameras), read_json(centres)
+    if not isinstance(given, dict) or not given:
+        raise AnatomyError(f'{centres}: expected the levels\' centres in the world, mm: {{"L1": [x, y, z], ...}}')
+    located = {}
+    for level, centre in given.items():
+        try:
+            point = np.array(centre, dtype=np.float64)
+        except (TypeError, ValueError):
+            point = np.empty(0)
+        if level not in LEVELS or point.shape != (3,) or not np.isfinite(point).all():
+            raise AnatomyError(f"{centres}: {level}: {centre} is not a vertebra with its centre [x, y, z] in mm")
+        seen = [name for name, camera in views.items() if camera.sees(point)]
+        if len(seen) < 2:
+            raise AnatomyError(f"{centres}: {level} at {point.tolist()} is in the image of {len(seen)} view(s) only")
+        located[level] = {"views": {}, "centre_mm": point.tolist(), "residual_mm": 0.0, "doubts": []}
+    write_json(target, {"levels": located, "not_seen": {}})
+
+
 def _write_levels(detector: LevelDetector, cameras: Mapping[str, Camera], target: str | Path, config: Config) -> None:
     found = detector.detect()
     located, not_seen = locate(cameras, found.boxes, config)

@@ -119,12 +119,15 @@ def evaluate_registrations(
     reconstructions: dict[str, list[VolumeMetrics]] = {kind: [] for kind in _RECONSTRUCTIONS}
     for shot in shots:
         truth, labels = read_transforms(shot.truth), read_volume(shot.vertebrae)
-        points = _points(shot, labels, _levels(shot, truth), config)
+        points = fixed_points(shot, labels, truth, config)
         cameras = read_cameras(Path(shot.folder) / "cameras.json")
         unregistered = _unregistered(shot, labels, cameras)
         for level, fixed in points.items():
             row = _row(shot, level, truth[level], fixed, unregistered)
-            rows.append(replace(row, excluded=_excluded(row, truth[level].apply(fixed), cameras)))
+            if row.mtre_mm is None:
+                why = why_excluded(row.labels == "cut", truth[level].apply(fixed), cameras)
+                row = replace(row, excluded=why)
+            rows.append(row)
             for kind, metrics in _reconstructions(shot, level, truth[level]).items():
                 reconstructions[kind].append(metrics)
     if shots and not rows:
@@ -174,16 +177,17 @@ def summary_of(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _levels(shot: EvaluatedShot, truth: dict[str, RigidTransform]) -> list[str]:
-    with_result = {path.parent.name for path in Path(shot.folder).glob("*/verdict.json")}
-    return [level for level in truth if level in shot.levels or level in with_result]
-
-
-def _points(
-    shot: EvaluatedShot, labels: Volume, levels: Sequence[str], config: Config
+def fixed_points(
+    shot: EvaluatedShot, labels: Volume, truth: Mapping[str, RigidTransform], config: Config
 ) -> dict[str, NDArray[np.float64]]:
+    """By level that is to be judged, the points at which it is: those asked for, and any with a result.
+
+    Raises:
+        AnatomyError: a level with a truth is not in the label map.
+    """
+    with_result = {path.parent.name for path in Path(shot.folder).glob("*/verdict.json")}
     points = {}
-    for level in levels:
+    for level in (name for name in truth if name in shot.levels or name in with_result):
         try:
             points[level] = target_points(_mask(labels, level), config.evaluation.points)
         except AnatomyError:
@@ -207,11 +211,17 @@ def _unregistered(shot: EvaluatedShot, labels: Volume, cameras: Mapping[str, Cam
     return RigidTransform.from_rotation_translation(axes, -axes @ centroid)
 
 
-def _excluded(row: Row, points: NDArray[np.float64], cameras: Mapping[str, Camera]) -> str | None:
-    """Told from audit and truth alone: a detector that misses a vertebra which two images show has failed."""
-    if row.mtre_mm is not None:
-        return None
-    if row.labels == "cut":
+def why_excluded(cut: bool, points: NDArray[np.float64], cameras: Mapping[str, Camera]) -> str | None:
+    """Why a vertebra without a pose is no failure, told from audit and truth alone.
+
+    A detector that misses a vertebra which two images show has failed.
+
+    Args:
+        cut: whether the CT's border cuts the vertebra.
+        points: of the vertebra where it truly is, ``[n, 3]`` world, mm.
+        cameras: of the shot.
+    """
+    if cut:
         return "cut"
     shown = [camera.sees(points).mean() >= _SEEN for camera in cameras.values()]
     return None if sum(shown) >= 2 else "outside"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.uid import UID
 from scipy import ndimage
 
 from radgs.errors import ImageError
@@ -86,6 +87,12 @@ def read_ct_dicom(source: str | Path) -> Volume:
         raise ImageError(f"{source}: one slice is no volume; give the folder that holds the series")
     slices = _in_order(source, slices)
     return _upright(_stack(slices), _affine(source, slices))
+
+
+def read_frame_of_reference(source: str | Path) -> str | None:
+    """The Frame of Reference UID of a CT in DICOM, as :func:`read_ct_dicom` reads it; None if it has no valid one."""
+    uid = read_header(_files(Path(source))[0], ["FrameOfReferenceUID"]).get("FrameOfReferenceUID")
+    return str(uid) if uid and UID(uid).is_valid else None
 
 
 def _files(source: Path) -> list[Path]:

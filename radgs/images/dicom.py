@@ -6,6 +6,7 @@ For the same reason pydicom's own warnings and error texts, which quote header v
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.pixels import pixel_array
 from pydicom.tag import Tag
+from pydicom.uid import generate_uid
 
 from radgs.errors import ImageError
 
@@ -88,6 +90,14 @@ def _read(path: Path, keywords: Sequence[str], *, without_pixels: bool) -> pydic
     except Exception as error:  # a damaged file can fail anywhere in pydicom
         raise ImageError(f"{path}: cannot be read as DICOM, is it complete? ({type(error).__name__})") from None
     return header
+
+
+def derived_uid(kind: str, *contents: bytes) -> str:
+    """A UID that is always the same for the same contents; ``kind`` tells one use from another."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    return str(generate_uid(entropy_srcs=["radgs", kind, digest.hexdigest()]))
 
 
 def named(keyword: str) -> str:

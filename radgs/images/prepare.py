@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from radgs.errors import GeometryError, ImageError
-from radgs.images.ct_dicom import read_ct_dicom
-from radgs.images.dicom import is_dicom
+from radgs.geometry import triangulate
+from radgs.images.ct_dicom import read_ct_dicom, read_frame_of_reference
+from radgs.images.dicom import derived_uid, is_dicom
+from radgs.images.files import write_json
+from radgs.images.metal import find_metal
 from radgs.images.volume import Volume, read_volume, write_volume
 from radgs.images.xray import (
     Xray,
@@ -34,7 +38,7 @@ _HIGHEST_MEDIAN_OF_I0 = 2.0
 _UNSCALED_MEDIAN = 700.0
 
 
-def prepare_ct(source: str | Path, target: str | Path) -> None:
+def prepare_ct(source: str | Path, target: str | Path, about: str | Path | None = None) -> None:
     """Check a CT and write it as int16 HU, compressed NIfTI, with its geometry unchanged.
 
     Values below -1024 HU (padding outside the scanner's field) become -1024.
@@ -43,6 +47,8 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
         source: CT in Hounsfield units: a folder with one DICOM series, or a file (enhanced DICOM, NIfTI, NRRD,
             MetaImage).
         target: ``ct.nii.gz``, written whole or not at all.
+        about: ``ct.json``: what NIfTI cannot hold, the UID of the frame of reference; the header's, else a new one that
+            is always the same for the same CT.
 
     Raises:
         ImageError: the file cannot be read, or its values, voxel size or extent are not those of a CT.
@@ -52,6 +58,11 @@ def prepare_ct(source: str | Path, target: str | Path) -> None:
         print(f"{source}: {doubt}", flush=True)  # noqa: T201
     limits = np.iinfo(np.int16)
     hu = np.clip(np.rint(ct.array.astype(np.float32)), _AIR_HU, limits.max).astype(np.int16)
+    if about is not None:
+        known = read_frame_of_reference(source) if _in_dicom(source) else None
+        origin = "header of the CT" if known else "made, the CT has none"
+        uid = known or derived_uid("ct", ct.lps_from_index.tobytes(), hu.tobytes())
+        write_json(about, {"frame_of_reference_uid": uid, "frame_of_reference_from": origin})
     write_volume(target, ct.with_array(hu))
 
 
@@ -61,9 +72,13 @@ def read_ct(source: str | Path) -> Volume:
     Raises:
         ImageError: as :func:`prepare_ct`.
     """
-    ct = read_ct_dicom(source) if Path(source).is_dir() or is_dicom(source) else read_volume(source)
+    ct = read_ct_dicom(source) if _in_dicom(source) else read_volume(source)
     _check_ct(ct, source)
     return ct
+
+
+def _in_dicom(source: str | Path) -> bool:
+    return Path(source).is_dir() or is_dicom(source)
 
 
 def ct_doubts(ct: Volume) -> list[str]:
@@ -109,8 +124,8 @@ def prepare_xrays(
 ) -> None:
     """Turn the X-rays of one shot into line integrals with their cameras.
 
-    Pixels behind a collimator or saturated (DICOM tells both) are not measured: NaN. If more than one pixel in a
-    thousand is saturated, an estimated I0 is the saturation, which is too low by an unknown factor.
+    Pixels behind a collimator, saturated (DICOM tells both) or in the shadow of metal are not measured: NaN. If more
+    than one pixel in a thousand is saturated, an estimated I0 is the saturation, which is too low by an unknown factor.
 
     I0 is the key ``i0`` of the view in its ``cameras.json`` if it is there, else estimated from the image.
 
@@ -130,7 +145,29 @@ def prepare_xrays(
             "a shot is two or more views, each with an image and a geometry; "
             f"got images of {sorted(images)} and geometry of {sorted(geometry)}"
         )
-    write_xrays(xrays, cameras, {view: read_xray(view, images[view], geometry[view]) for view in images})
+    write_xrays(
+        xrays, cameras, _without_metal({view: read_xray(view, images[view], geometry[view]) for view in images})
+    )
+
+
+def _without_metal(xrays: dict[str, Xray]) -> dict[str, Xray]:
+    """The same views with metal, whose edges are no vertebra's, not measured.
+
+    The patient is taken to lie where the views' middles meet: the size of a pixel there tells rods from bones.
+    """
+    cameras = [xray.camera for xray in xrays.values()]
+    middles = [np.array([camera.width - 1, camera.height - 1]) / 2 for camera in cameras]
+    patient = triangulate(cameras, middles).point
+    out = {}
+    for view, xray in xrays.items():
+        depth = float(xray.camera.camera_from_world.apply(patient)[2])
+        if depth <= 0:
+            raise GeometryError(
+                f"view {view}: what the views look at together lies behind its X-ray source; is the geometry right?"
+            )
+        metal = find_metal(xray.line_integrals, depth / float(xray.camera.K[0, 0]))
+        out[view] = replace(xray, line_integrals=np.where(metal, np.float32(np.nan), xray.line_integrals))
+    return out
 
 
 def read_view_geometry(path: str | Path) -> dict[str, dict[str, Any]]:

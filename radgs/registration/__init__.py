@@ -2,16 +2,20 @@
 
 from radgs.registration.attention import ViewAttention, read_attention
 from radgs.registration.consensus import consensus
+from radgs.registration.covariance import PoseCovariance
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
 from radgs.registration.refine import Refined, refine
-from radgs.registration.register import Patient, Registration, read_patient, register, register_shot
+from radgs.registration.register import Patient, Registration, register
+from radgs.registration.results import write_registration
 from radgs.registration.scene import Scene, View
+from radgs.registration.shot import read_patient, register_shot
 
 __all__ = [
     "Estimate",
     "Evidence",
     "Patient",
+    "PoseCovariance",
     "Refined",
     "Registration",
     "Scene",
@@ -26,4 +30,5 @@ __all__ = [
     "refine",
     "register",
     "register_shot",
+    "write_registration",
 ]

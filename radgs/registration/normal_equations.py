@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import roma
 import torch
@@ -24,7 +25,7 @@ from radgs.registration.scene import Box, Scene, View, blur, gradients
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
-_LEAST_CURVATURE = 0.1
+LEAST_CURVATURE = 0.1
 
 Poses = dict[str, Float64[Tensor, "4 4"]]
 
@@ -51,12 +52,49 @@ class NormalEquations:
         gradient: ``[6 L]``.
         hessian: ``[6 L, 6 L]``, Gauss-Newton.
         similarity: by level and view, mean correlation of the two directions, -1 to 1.
+        terms: what was added up, one for each level in each view that shows it.
     """
 
     loss: float
     gradient: Float64[Tensor, " p"]
     hessian: Float64[Tensor, "p p"]
     similarity: dict[str, dict[str, float]]
+    terms: list[Term]
+
+
+class Correlation(NamedTuple):
+    """A correlation, and one minus it as least squares in some parameters.
+
+    Attributes:
+        value: -1 to 1.
+        gradient: ``[p]``, of one minus the correlation: minus ``jacobian @ residual``.
+        hessian: ``[p, p]``, Gauss-Newton.
+        jacobian: ``[p, n]``, of the normalised moving image.
+        residual: ``[n]``, of the normalised still image: what no change of the moving one's scale explains.
+    """
+
+    value: float
+    gradient: Float64[Tensor, " p"]
+    hessian: Float64[Tensor, "p p"]
+    jacobian: Float[Tensor, "p n"]
+    residual: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One level in one view.
+
+    Attributes:
+        parameters: ``[p]``, those of all levels drawn in the view, among all parameters.
+        own: those of the level among ``parameters``.
+        correlations: along u and v.
+        pixels: ``[n, 2]``, row and column in the view.
+    """
+
+    parameters: Tensor
+    own: slice
+    correlations: list[Correlation]
+    pixels: Tensor
 
 
 def normal_equations(
@@ -81,6 +119,7 @@ def normal_equations(
     gradient = torch.zeros(6 * len(levels), dtype=torch.float64)
     hessian = torch.zeros(6 * len(levels), 6 * len(levels), dtype=torch.float64)
     similarity: dict[str, dict[str, float]] = {level: {} for level in levels}
+    terms = []
     loss = 0.0
     for name, view in scene.views.items():
         drawn = _draw(scene, view, poses, sigma_px, settings.step_mm)
@@ -91,21 +130,23 @@ def normal_equations(
             pixels = drawn.images[..., usable]  # [L, 7, 2, n]
             still, soft = drawn.cut(targets[name].gradients)[..., usable]
             jacobian = pixels[:, 1:].flatten(0, 1)
-            values = []
+            found = []
             for axis in range(2):
                 moving = pixels[:, 0, axis].sum(dim=0)
-                ncc, g, h = correlation(moving, jacobian[:, axis], still[axis], soft[axis])
-                gradient[drawn.parameters] += g
-                hessian[drawn.parameters[:, None], drawn.parameters] += h
-                values.append(ncc)
-                loss += 1 - ncc
-            similarity[levels[row]][name] = sum(values) / 2
+                found.append(correlation(moving, jacobian[:, axis], still[axis], soft[axis]))
+                gradient[drawn.parameters] += found[-1].gradient
+                hessian[drawn.parameters[:, None], drawn.parameters] += found[-1].hessian
+                loss += 1 - found[-1].value
+            similarity[levels[row]][name] = (found[0].value + found[1].value) / 2
+            first = 6 * list(drawn.near).index(row)
+            where = torch.nonzero(usable) + torch.tensor(drawn.box)[[0, 2]]
+            terms.append(Term(drawn.parameters, slice(first, first + 6), found, where))
     if prior_weight:
         residual, by_pose = prior_residuals(scene, poses, settings)
         loss += prior_weight * float(residual @ residual)
         gradient += 2 * prior_weight * by_pose.T @ residual
         hessian += 2 * prior_weight * by_pose.T @ by_pose
-    return NormalEquations(loss, gradient, hessian, similarity)
+    return NormalEquations(loss, gradient, hessian, similarity, terms)
 
 
 @dataclass(frozen=True)
@@ -161,7 +202,7 @@ def correlation(
     jacobian: Float[Tensor, "p n"],
     still: Float[Tensor, " n"],
     nuisance: Float[Tensor, " n"],
-) -> tuple[float, Float64[Tensor, " p"], Float64[Tensor, "p p"]]:
+) -> Correlation:
     """Correlation without mean and nuisance; gradient and Gauss-Newton Hessian of one minus it.
 
     Where images fit partly, the loss is as much flatter than the plain Gauss-Newton Hessian as the correlation is below
@@ -177,7 +218,8 @@ def correlation(
     m, s = m / length, s / s.norm().clamp_min(1e-6)
     j = (j - (j @ m)[:, None] * m) / length
     ncc = float(m @ s)
-    return ncc, -(j @ s).double(), max(ncc, _LEAST_CURVATURE) * (j @ j.T).double()
+    hessian = max(ncc, LEAST_CURVATURE) * (j @ j.T).double()
+    return Correlation(ncc, -(j @ s).double(), hessian, j, s - ncc * m)
 
 
 def prior_residuals(

@@ -9,7 +9,7 @@ by the method of Levenberg and Marquardt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float64
@@ -19,6 +19,7 @@ from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
 from radgs.registration.consensus import consensus
+from radgs.registration.covariance import PoseCovariance, pose_covariances
 from radgs.registration.normal_equations import NormalEquations, Poses, Target, body_from_levels, normal_equations
 from radgs.registration.scene import Scene, blur, gradients
 
@@ -36,12 +37,12 @@ class Refined:
     Attributes:
         world_from_ct: by level.
         similarity: by level and view, mean gradient correlation of the two directions, -1 to 1.
-        objective: by level, sum of the gradient correlations over views and directions minus its share of the prior;
-            higher is better.
+        covariance: by level, of the pose; none of levels that no view shows.
     """
 
     world_from_ct: dict[str, RigidTransform]
     similarity: dict[str, dict[str, float]]
+    covariance: dict[str, PoseCovariance] = field(default_factory=dict)
 
     def objective(self, level: str) -> float:
         """Sum of the level's similarities over views; higher is better."""
@@ -135,4 +136,6 @@ def refine(
     schedule += [(False, *s) for s in settings.articulated_stages]
     for together, sigma_px, steps in schedule:
         poses, last = _stage(scene, poses, settings, together=together, sigma_px=sigma_px, steps=int(steps))
-    return Refined({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, last.similarity)
+    found = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
+    centres = {level: scene.parts[level].centre.numpy() for level in poses}
+    return Refined(found, last.similarity, pose_covariances(last, found, centres))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from radgs.config import ReportSettings
 from radgs.geometry import RigidTransform
-from radgs.images import atomic_path, read_json, read_volume, read_xrays
+from radgs.images import Xray, atomic_path, read_json, read_volume, read_xrays
 from radgs.registration import read_attention
 from radgs.report.figures import draw_attention, draw_overlay, draw_slices, draw_steps
 
@@ -114,16 +114,39 @@ def _registrations(table: pd.DataFrame) -> str:
     return "<table>" + "".join(rows) + "</table>"
 
 
-def _level(folder: Path, mask: Path, xrays: Mapping[str, Any], title: str, attention: bool) -> str:
+def _level(folder: Path, mask: Path, xrays: Mapping[str, Xray], title: str, attention: bool) -> str:
     """Draw one registration's pictures into its folder; the section that shows them."""
     verdict = read_json(folder / "verdict.json")
     reasons = "; ".join(html.escape(reason) for reason in verdict["reasons"])
     section = (
         f"<h3>{html.escape(title)}: <span class={verdict['verdict']}>{verdict['verdict']}</span></h3><p>{reasons}</p>"
     )
+    section += "".join(_picture(path, text) for path, text in draw_registration(folder, mask, xrays, title))
+    if attention and (folder / "attention.h5").is_file():
+        draw_attention(read_attention(folder / "attention.h5"), f"{title}: where RecM looked", folder / "attention.png")
+        picture = _picture(folder / "attention.png", f"{title}: attention maps")
+        section += f"<details><summary>where RecM looked</summary>{picture}</details>"
+    return section
+
+
+def draw_registration(
+    folder: str | Path, mask: str | Path, xrays: Mapping[str, Xray], title: str
+) -> list[tuple[Path, str]]:
+    """Draw ``overlay.png`` and ``slices.png`` of one registration into its folder.
+
+    Args:
+        folder: with the files of :func:`radgs.registration.write_registration`.
+        mask: of the vertebra, in the CT.
+        xrays: the views of the shot.
+        title: stands above.
+
+    Returns:
+        each picture and what it shows; none without a pose.
+    """
+    folder = Path(folder)
     pose_file = folder / "world_from_ct.json"
     if not pose_file.is_file():
-        return section
+        return []
     steps = {name: RigidTransform(matrix) for name, matrix in read_json(pose_file)["steps"].items()}
     draw_overlay(xrays, read_volume(mask), steps["detected"], steps["refined"], title, folder / "overlay.png")
     names = {
@@ -132,13 +155,8 @@ def _level(folder: Path, mask: Path, xrays: Mapping[str, Any], title: str, atten
         "registered CT": "registered_ct.nii.gz",
     }
     draw_slices({n: read_volume(folder / f) for n, f in names.items() if (folder / f).is_file()}, folder / "slices.png")
-    pictures = [(folder / "overlay.png", "outline on the X-rays"), (folder / "slices.png", "slices")]
-    section += "".join(_picture(path, f"{title}: {text}") for path, text in pictures)
-    if attention and (folder / "attention.h5").is_file():
-        draw_attention(read_attention(folder / "attention.h5"), f"{title}: where RecM looked", folder / "attention.png")
-        picture = _picture(folder / "attention.png", f"{title}: attention maps")
-        section += f"<details><summary>where RecM looked</summary>{picture}</details>"
-    return section
+    pictures = {"overlay.png": "outline on the X-rays", "slices.png": "slices"}
+    return [(folder / name, f"{title}: {text}") for name, text in pictures.items()]
 
 
 def write_report(

@@ -110,6 +110,7 @@ SHARDS = expand(
     variant=range(CONFIG.population.variants),
     subject=POPULATION,
 )
+MODEL_FILES = ["recm.safetensors", "regm.safetensors", "card.json"]
 PRETRAINED = CONFIG.pretrained / "card.json" if CONFIG.pretrained else []
 P1 = RESULTS / ("models/p1/joint" if POPULATION else "models/p1")
 

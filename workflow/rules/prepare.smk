@@ -4,6 +4,7 @@ rule prepare_ct:
         ct=lambda wildcards: PATIENTS[wildcards.patient]["ct"],
     output:
         ct=RESULTS / "patients/{patient}/ct.nii.gz",
+        about=RESULTS / "patients/{patient}/ct.json",
     log:
         "logs/{patient}/prepare_ct.log",
     conda:

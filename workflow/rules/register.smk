@@ -2,6 +2,7 @@ rule register:
     """Register all levels of a shot: reconstruct, register in 3D, refine on the X-rays, judge."""
     input:
         ct=RESULTS / "patients/{patient}/ct.nii.gz",
+        ct_about=RESULTS / "patients/{patient}/ct.json",
         vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
         audit=RESULTS / "patients/{patient}/vertebrae.json",
         excess=per_level("patients/{patient}/crops/{level}_excess.nii.gz"),

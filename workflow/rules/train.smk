@@ -6,7 +6,7 @@ if not POPULATION:
         input:
             initial=PRETRAINED,
         output:
-            multiext(str(P1) + "/", "recm.safetensors", "regm.safetensors", "card.json"),
+            expand(P1 / "{file}", file=MODEL_FILES),
         log:
             "logs/pass_on_p1.log",
         conda:
@@ -28,12 +28,7 @@ rule pass_on_p2:
     input:
         initial=P1 / "card.json",
     output:
-        multiext(
-            str(RESULTS / "models/p2") + "/",
-            "recm.safetensors",
-            "regm.safetensors",
-            "card.json",
-        ),
+        expand(RESULTS / "models/p2/{file}", file=MODEL_FILES),
     log:
         "logs/pass_on_p2.log",
     conda:

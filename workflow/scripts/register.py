@@ -18,5 +18,6 @@ run_rule(
         Path(snakemake.input.recm).parent,
         Path(snakemake.output.registrations).parent,
         config,
+        ct_about=snakemake.input.ct_about,
     ),
 )
