@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--patient", default="demo")
     parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
     parser.add_argument("--parts", nargs="*", default=["chain", "refinement"], choices=["chain", "refinement"])
+    parser.add_argument("--about", default="", help="a sentence for the page, such as the library's version")
     parser.add_argument("--minutes", type=float, default=1e6, help="start no new shot after so long")
     options = parser.parse_args()
     place = Place.of(options.results, options.patient, options.config)
@@ -96,7 +97,7 @@ def main() -> None:
     rows = chain_rows(found) + refinement_rows(found)
     for row in rows:
         print_row(row)
-    write_rows(options.json, rows, cases=by_case(found), evidence=telling(found))
+    write_rows(options.json, rows, about=options.about, cases=by_case(found), evidence=telling(found))
 
 
 if __name__ == "__main__":

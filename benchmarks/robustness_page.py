@@ -25,7 +25,7 @@ views are turned by up to 15 degrees. A case changes what its name says and noth
 show the same patient lying the same way. A level without a pose that both images show by half is a failure. Spread:
 half of the interval between the quartiles, or of the 95 % Wilson interval. A goal that was missed says so.
 
-Machine: {machine}; one thread, with other work on the machine, so the times are too long.
+Machine: {machine}; one thread, with other work on the machine, so the times are too long. {about}
 
 ## Goals
 
@@ -83,7 +83,7 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
     axes.set_yticks(y, [f"{c['case']} ({c['n']})" for c in cases])
     axes.set(xlim=(-2, 102), xlabel="registrations, % (bars: 95 % Wilson intervals; in brackets: how many)")
     axes.grid(visible=True, axis="x", alpha=0.3)
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -92,7 +92,9 @@ def main(source: Path, page: Path) -> None:
     measured = json.loads(source.read_text())
     m = measured["machine"]
     machine = f"{m['cpu']}; PyTorch {m['torch']}, Numba {m['numba']}"
-    text = HEAD.format(source=source.as_posix(), machine=machine) + "".join(map(line, measured["rows"]))
+    text = HEAD.format(source=source.as_posix(), machine=machine, about=measured.get("about", "")) + "".join(
+        map(line, measured["rows"])
+    )
     text += CASES + "".join(map(case_line, measured["cases"]))
     text += EVIDENCE + "".join(
         f"| {e['evidence']} | {e['area']:.2f} | {'more' if e['wrong_is_larger'] else 'less'} |\n"

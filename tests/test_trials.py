@@ -81,6 +81,21 @@ def test_capture_range_ends_where_success_falls(tmp_path):
     assert _value(rows, "refinement alone: capture range, one start").value == 8.0
 
 
+def test_too_few_starts_are_not_a_missed_capture_range(tmp_path):
+    trials = [_trial(0.5, shot=i) for i in range(5)]
+    row = _value(chain_rows(_table(tmp_path, trials).read()), "whole chain: capture range (start: CT at the isocentre)")
+    assert (row.value, row.met) == (None, None)
+
+
+def test_methods_are_compared_from_starts_that_all_have_had(tmp_path):
+    trials = [Trial("a", "usual", "p", 1, "L1", start_mm=3.0, mtre_mm=0.5)]
+    trials += [Trial("b", "usual", "p", 1, "L1", start_mm=start, mtre_mm=9.0 - start) for start in (3.0, 8.5)]
+    rows = refinement_rows(_table(tmp_path, trials).read())
+    assert _value(rows, "a: success at 2 mm, starts below 10 mm").value == 100.0
+    other = _value(rows, "b: success at 2 mm, starts below 10 mm")
+    assert (other.value, other.n) == (0.0, 1)
+
+
 def test_cases_stand_in_their_own_order_with_what_was_changed(tmp_path):
     trials = [_trial(0.5, case="all at once"), _trial(None, "rejected", case="all at once"), _trial(0.4)]
     usual, last = by_case(_table(tmp_path, trials).read())

@@ -39,7 +39,7 @@ def success(name: str, errors: pd.Series, threshold_mm: float, goal: str = "") -
         return Row.missing(name, "%", goal, "no registration measured")
     found = success_rate(errors.to_numpy(), threshold_mm)
     value, low, high = (100 * found[k] for k in ("value", "low", "high"))
-    met = value >= float(goal.split()[1]) if goal else None
+    met = bool(value >= float(goal.split()[1])) if goal else None
     note = f"{low:.1f}-{high:.1f} (95 %, Wilson)"
     return Row(name, value, "%", goal, met, len(errors), (high - low) / 2, note)
 
@@ -107,21 +107,24 @@ def _capture(name: str, rows: pd.DataFrame, goal: str, bin_mm: float = 1.0, leas
     start = rows["start_mm"].astype(float)
     first = np.floor(start.min() / bin_mm) * bin_mm  # nearer starts do not occur
     found = capture_range(start - first, good, bin_mm=bin_mm, minimum_starts=least)
-    value = found.mm + first if found.mm else 0.0
-    why = {"success": "success falls below 95 %", "starts": "fewer than ten starts beyond: at least"}[found.ended_by]
-    return Row(
-        name, value, "mm", goal, value >= float(goal.split()[1]), len(rows), bin_mm, f"bins of {bin_mm:g} mm; {why}"
-    )
+    beyond, value = found.ended_by == "starts", float(found.mm + first)
+    if beyond and not found.mm:
+        return Row.missing(name, "mm", goal, f"fewer than {least} starts in the first bin of {bin_mm:g} mm")
+    reached = value >= float(goal.split()[1])
+    why = f"at least: fewer than {least} starts beyond" if beyond else "success falls below 95 %"
+    # what is not measured is not missed
+    met = None if beyond and not reached else bool(reached)
+    return Row(name, value if found.mm else 0.0, "mm", goal, met, len(rows), bin_mm, f"bins of {bin_mm:g} mm; {why}")
 
 
 def refinement_rows(table: pd.DataFrame) -> list[Row]:
-    """Ours and others from the same starts on the same shots."""
+    """Ours and others, compared from the same starts on the same shots."""
     rows = counted(table[table["method"] != METHOD])
     made = [
         _capture("refinement alone: capture range, one start", rows[rows["method"] == _REFINED], ">= 15", 4.0),
         Row.missing("refinement alone: capture range, several starts", "mm", ">= 30", "not in the library yet"),
     ]
-    for method, found in rows.groupby("method", sort=False):
+    for method, found in _common(rows).groupby("method", sort=False):
         near, far = found[found["start_mm"] < 10], found[found["start_mm"] >= 10]
         made += [
             success(f"{method}: success at 2 mm, starts below 10 mm", near["mtre_mm"], 2.0),
@@ -133,6 +136,13 @@ def refinement_rows(table: pd.DataFrame) -> list[Row]:
         if notes:
             made.append(Row.missing(f"{method}: could not run", "", "", notes[0]))
     return made
+
+
+def _common(rows: pd.DataFrame) -> pd.DataFrame:
+    """The starts that every method has had: only they compare."""
+    key = ["patient", "shot", "level", "start_mm"]
+    had = rows.groupby(key)["method"].transform("nunique")
+    return rows[had == rows["method"].nunique()]
 
 
 def by_case(table: pd.DataFrame) -> list[dict[str, Any]]:
