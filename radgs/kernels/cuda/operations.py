@@ -6,7 +6,7 @@ Nothing here waits for the GPU: no size depends on what a kernel finds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ _TILE = (16, 16)
 _BRICK = (4, 8, 8)
 _PIXELS = (16, 8)
 _VOXELS = (128,)
-_RECORD_BYTES = {"pixels": 16, "voxels": 24, "ray": 36}
+_RECORD_BYTES = {"pixels": 16, "ray": 36, "splat": 48, "ellipsoid": 48}
 
 
 def project(
@@ -79,9 +79,16 @@ def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, footprints: Tensor,
     """Images ``[I, h, w]``."""
     c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
     count, gaussians, _ = c.shape
+    splats, bits = _records((count, gaussians), "splat", c), _bits(count, gaussians, size, _TILE, c)
+    run(
+        "rasterize", "mark_tiles", _blocks(32 * count * bits.shape[-1]), _THREADS, c, tau, footprints, count, gaussians,
+        *size, splats, bits,
+    )  # fmt: skip
     images = torch.empty((count, *size), dtype=torch.float32, device=c.device)
-    tiles = ceil(size[0] / _TILE[0]) * ceil(size[1] / _TILE[1])
-    run("rasterize", "rasterize_forward", (count * tiles,), _THREADS, c, tau, footprints, gaussians, *size, images)
+    run(
+        "rasterize", "rasterize_forward", (count * prod(_slots(size, _TILE)),), _THREADS, splats, bits, gaussians,
+        *size, images,
+    )  # fmt: skip
     return images
 
 
@@ -102,12 +109,16 @@ def voxelize_forward(coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, in
     """Volumes ``[B, d, h, w]``."""
     c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
     batch, gaussians, _ = c.shape
-    total = batch * gaussians
-    boxes = _records((total,), "voxels", c)
+    records, bits = _records((batch, gaussians), "ellipsoid", c), _bits(batch, gaussians, shape, _BRICK, c)
+    run(
+        "voxelize", "mark_bricks", _blocks(32 * batch * bits.shape[-1]), _THREADS, c, tau, batch, gaussians, *shape,
+        records, bits,
+    )  # fmt: skip
     volumes = torch.empty((batch, *shape), dtype=torch.float32, device=c.device)
-    run("voxelize", "reaches", _blocks(total), _THREADS, c, tau, np.int64(total), *shape, boxes)
-    bricks = ceil(shape[0] / _BRICK[0]) * ceil(shape[1] / _BRICK[1]) * ceil(shape[2] / _BRICK[2])
-    run("voxelize", "voxelize_forward", (batch * bricks,), _THREADS, c, tau, boxes, gaussians, *shape, volumes)
+    run(
+        "voxelize", "voxelize_forward", (batch * prod(_slots(shape, _BRICK)),), _THREADS, records, bits, gaussians,
+        *shape, volumes,
+    )  # fmt: skip
     return volumes
 
 
@@ -187,6 +198,17 @@ def _blocks(threads: int, block: tuple[int] = _THREADS) -> tuple[int]:
 def _pixel_grid(images: Tensor) -> tuple[int, int, int]:
     views, height, width = images.shape
     return ceil(width / _PIXELS[0]), ceil(height / _PIXELS[1]), views
+
+
+def _slots(shape: Sequence[int], edges: Sequence[int]) -> list[int]:
+    """How many tiles or bricks lie along each axis."""
+    return [ceil(n / edge) for n, edge in zip(shape, edges, strict=True)]
+
+
+def _bits(count: int, gaussians: int, shape: Sequence[int], edges: Sequence[int], like: Tensor) -> Tensor:
+    """Room for a bit a Gaussian and slot of each axis."""
+    words = ceil(gaussians / 32)
+    return torch.empty((count, sum(_slots(shape, edges)), words), dtype=torch.int32, device=like.device)
 
 
 def _records(shape: Sequence[int], what: str, like: Tensor) -> Tensor:
