@@ -12,9 +12,9 @@ from radgs.errors import RadgsError
 from radgs.gaussians.rasterize import pack_cameras
 from radgs.kernels import dispatch, rasterize_coefficients, rasterize_gaussians, voxelize_coefficients
 
-SOURCES = ["project", "rasterize", "siddon", "trilinear", "voxelize"]
+SOURCES = ["cameras", "project", "rasterize", "siddon", "trilinear", "voxelize"]
 # More would leave a multiprocessor too few threads to hide the latency of memory. The projection is float64 and short.
-MOST_REGISTERS = {"project": 255, "rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
+MOST_REGISTERS = {"cameras": 64, "project": 255, "rasterize": 64, "voxelize": 64, "trilinear": 96, "siddon": 96}
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 

@@ -198,7 +198,38 @@ def test_impossible_input_is_refused_in_a_sentence():
         g.moved(torch.diag(torch.tensor([1.0, 1, -1, 1])))
     with pytest.raises(GeometryError, match="motion"):
         g.moved(torch.eye(4).repeat(2, 1, 1))
-    with pytest.raises(GeometryError, match="spacing"):
-        Grid((4, 4, 4), 0.0, (0, 0, 0))
+    for shape, spacing, origin in (
+        ((4, 4, 4), 0.0, (0, 0, 0)),
+        ((4.5, 4, 4), 1.0, (0, 0, 0)),
+        ((4, 4), 1.0, (0, 0, 0)),
+        ((4, 4, 4), 1.0, (0, 0)),
+        ((4, 4, 4), 1.0, (0, 0, math.nan)),
+    ):
+        with pytest.raises(GeometryError, match="spacing"):
+            Grid(shape, spacing, origin)
+    with pytest.raises(GeometryError, match="at least one voxel"):
+        Grid.centred(10.0, 0)
     with pytest.raises(RadgsError, match="cutoff"):
         voxelize(g, GRID, cutoff=-1.0)
+    for backend, words in (("cuda", "GPU"), ("abacus", "backend")):
+        with pytest.raises(RadgsError, match=words):
+            voxelize(g, GRID, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "words"),
+    [(0, math.nan, "means"), (1, 0.0, "scales"), (1, math.inf, "scales"), (2, 0.0, "quat"), (3, math.nan, "densities")],
+)
+def test_impossible_gaussians_are_refused_in_a_sentence(index, value, words):
+    tensors = _tensors(dtype=torch.float32)
+    tensors[index][3] = value
+    with pytest.raises(RadgsError, match=words):
+        voxelize(RadiativeGaussians(*tensors), GRID)
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (2,)])
+def test_no_gaussians_fill_no_voxel(batch):
+    g = RadiativeGaussians(*(torch.ones(*batch, 0, *shape) for shape in ((3,), (3,), (4,), ())))
+    volume = voxelize(g, GRID)
+    assert volume.shape == (*batch, *GRID.shape)
+    assert not volume.any()

@@ -18,6 +18,7 @@ from torch import Tensor
 from radgs.errors import GeometryError, RadgsError
 from radgs.gaussians.cutoff import cutoffs
 from radgs.gaussians.gaussians import RadiativeGaussians, check_values
+from radgs.geometry import check_size, check_views
 from radgs.kernels import Backend, rasterize_gaussians
 
 Beam = Literal["cone", "parallel"]
@@ -98,15 +99,5 @@ def _check_cameras(gaussians: RadiativeGaussians, K: Tensor, camera_from_frame: 
             f"Gaussians of batch {gaussians.batch_shape} need K [*batch, V, 3, 3] and camera_from_frame "
             f"[*batch, V, 4, 4], got {tuple(K.shape)} and {tuple(camera_from_frame.shape)}"
         )
-    k, pose = K.detach().cpu(), camera_from_frame.detach().cpu()
-    if not (k.isfinite().all() and pose.isfinite().all()):
-        raise GeometryError("K or camera_from_frame holds NaN or infinite numbers")
-    expected = torch.tensor([0.0, 0.0, 1.0], dtype=k.dtype)
-    if not ((k[..., 2, :] == expected).all() and (k[..., 1, 0] == 0).all()) or not (
-        (k[..., 0, 0] > 0).all() and (k[..., 1, 1] > 0).all()
-    ):
-        raise GeometryError("K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths")
-    if not ((torch.linalg.det(pose[..., :3, :3].double()) - 1).abs() <= 1e-3).all():
-        raise GeometryError("camera_from_frame must be rigid: a rotation and a translation")
-    if len(size) != 2 or min(size) < 1:
-        raise GeometryError(f"size is (height, width) of at least one pixel, got {size}")
+    check_views(K, camera_from_frame, "camera_from_frame")
+    check_size(size)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radgs.errors import RadgsError
 from radgs.kernels.cuda.launch import run
 
 # As in the sources.
@@ -19,8 +20,10 @@ _THREADS = (256,)
 _PROJECT_THREADS = (128,)
 _TILE = (16, 16)
 _BRICK = (4, 8, 8)
-_PIXELS = (16, 8)
+_PIXELS = (8, 16)
 _VOXELS = (128,)
+_RAYS_A_BLOCK = 2048
+_MOST_VOXELS = 2**31 - 1
 _RECORD_BYTES = {"pixels": 16, "ray": 36, "splat": 48, "ellipsoid": 48}
 
 
@@ -146,6 +149,8 @@ def integrals_forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Integrals over depth ``[V, h, w]`` and, if wanted, their gradient ``[V, 6, h, w]`` to source and direction."""
     values = volume.detach().contiguous()
+    if values.numel() > _MOST_VOXELS:
+        raise RadgsError(f"backend 'cuda' takes volumes of at most {_MOST_VOXELS} voxels, got {values.numel()}")
     views, height, width = mm_per_depth.shape
     image = torch.empty((views, height, width), dtype=torch.float32, device=volume.device)
     gradient = image.new_empty((views, 6, height, width)) if to_rays else None
@@ -155,6 +160,20 @@ def integrals_forward(
     grid = _pixel_grid(mm_per_depth)
     run(method, kernel, grid, _PIXELS, values, *rays, *values.shape, height, width, *results)
     return image, gradient
+
+
+def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients to sources ``[V, 3]`` and directions ``[V, 3, 3]`` from those of every ray ``[V, 6, h, w]``."""
+    rays, weights = of_rays.contiguous(), to_image.contiguous()
+    views, height, width = weights.shape
+    blocks = ceil(height * width / _RAYS_A_BLOCK)
+    sums = torch.empty((views, blocks * _THREADS[0] // 32, 6, 3), dtype=torch.float64, device=rays.device)
+    run(
+        "cameras", "rays_to_cameras", (blocks, 6, views), _THREADS, rays, weights, height * width, width, _RAYS_A_BLOCK,
+        sums,
+    )  # fmt: skip
+    total = sums.sum(1)
+    return total[:, :3, 2], total[:, 3:]
 
 
 def integrals_adjoint(

@@ -129,8 +129,7 @@ __device__ inline void add_bands(const Listed& s, const PixelBox& box, const flo
         const float* pixel = image + static_cast<long long>(v) * width + left;
         float along = static_cast<float>(left) - s.u;
         float a0 = 0, a1 = 0, a2 = 0, c0 = 0, c1 = 0, c2 = 0;
-        // Every lane turns as often as the first.
-        for (int u = left; u - lane % kHalf <= box.last[0]; u += kAhead * kHalf) {
+        for (int u = left; u <= right; u += kAhead * kHalf) {
             float n[kAhead], q[kAhead], weight[kAhead];
             bool drawn[kAhead];
 #pragma unroll
