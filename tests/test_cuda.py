@@ -10,7 +10,13 @@ import torch
 
 from radgs.errors import RadgsError
 from radgs.gaussians.rasterize import pack_cameras
-from radgs.kernels import dispatch, rasterize_coefficients, rasterize_gaussians, voxelize_coefficients
+from radgs.kernels import (
+    depth_integrals,
+    dispatch,
+    rasterize_coefficients,
+    rasterize_gaussians,
+    voxelize_coefficients,
+)
 
 SOURCES = ["cameras", "project", "rasterize", "siddon", "trilinear", "voxelize"]
 # More would leave a multiprocessor too few threads to hide the latency of memory. The projection is float64 and short.
@@ -232,20 +238,48 @@ def test_kernels_run_on_the_current_stream():
     assert torch.equal(image, expected)
 
 
-@pytest.mark.gpu
-@ON_GPU
-def test_nothing_between_gaussians_and_gradients_waits_for_the_gpu():
-    shapes = ((3,), (3,), (4,), ())
-    leaves = [torch.rand(2, 100, *shape, device="cuda").requires_grad_() for shape in shapes]
+def _camera():
     k = torch.tensor([[50.0, 0, 8], [0, 50.0, 8], [0, 0, 1]], dtype=torch.float64)
     pose = torch.eye(4, dtype=torch.float64)
     pose[2, 3] = 100
-    cameras = pack_cameras(k, torch.linalg.inv(k), pose).expand(2, 3, 24).cuda().requires_grad_()
-    cutoffs = torch.full((2, 100), 4.0, device="cuda")
+    return k, pose
+
+
+def _rasterizing(device):
+    shapes = ((3,), (3,), (4,), ())
+    leaves = [torch.rand(2, 100, *shape, device=device).requires_grad_() for shape in shapes]
+    k, pose = _camera()
+    cameras = pack_cameras(k, torch.linalg.inv(k), pose).expand(2, 3, 24).to(device).requires_grad_()
+    cutoffs = torch.full((2, 100), 4.0, device=device)
+    leaves.append(cameras)
+    return leaves, lambda: rasterize_gaussians(leaves[:4], cameras, cutoffs, (16, 16), cone=True, backend="auto")
+
+
+def _voxelizing(device):
+    c, cutoffs = (t.to(device) for t in _balls(100, torch.Generator().manual_seed(0)))
+    return [c.requires_grad_()], lambda: _volume(c, cutoffs, "auto")
+
+
+def _projecting(device):
+    k, pose = _camera()
+    sources = (torch.tensor([[4.5, 4.5, -90.0]], dtype=torch.float64)).to(device)
+    directions = (pose[:3, :3] @ torch.linalg.inv(k))[None].to(device)
+    leaves = [
+        torch.rand(9, 10, 11, device=device).requires_grad_(),
+        *(t.requires_grad_() for t in (sources, directions)),
+    ]
+    mm = torch.ones(1, 16, 16, dtype=torch.float64, device=device)
+    return leaves, lambda: sum(depth_integrals(*leaves, mm, method, 1.0) for method in ("trilinear", "siddon"))
+
+
+@pytest.mark.gpu
+@ON_GPU
+@pytest.mark.parametrize("what", [_rasterizing, _voxelizing, _projecting])
+def test_nothing_between_parameters_and_gradients_waits_for_the_gpu(what):
+    leaves, draw = what("cuda")
 
     def step():
-        image = rasterize_gaussians(leaves, cameras, cutoffs, (16, 16), cone=True, backend="cuda")
-        return torch.autograd.grad(image.sum(), [*leaves, cameras])
+        return torch.autograd.grad(draw().sum(), leaves)
 
     step()  # compiles
     torch.cuda.set_sync_debug_mode("error")

@@ -85,27 +85,27 @@ def test_values_and_all_gradients_are_those_of_the_definition(fast, dtype, toler
         assert (ours.double() - truth).norm() < tolerance * truth.norm()
 
 
-def test_cut_off_keeps_exactly_the_voxels_within_it():
+def test_cut_off_keeps_exactly_the_voxels_within_it(fast):
     tensors = [t[:1] for t in _tensors(seed=4)]
-    single = RadiativeGaussians(*(t.float() for t in tensors))
+    single = RadiativeGaussians(*(t.to(fast.device, torch.float32) for t in tensors))
     full = _definition(*tensors)
-    volume = voxelize(single, GRID, cutoff=2.0).double()
+    volume = voxelize(single, GRID, cutoff=2.0, backend=fast.backend).cpu().double()
     within = full > tensors[3] * math.exp(-2.0)
     assert torch.equal(volume > 0, within)
     assert within.sum() > 20
     torch.testing.assert_close(volume[within], full[within], rtol=1e-5, atol=0)
 
 
-def test_max_error_bounds_what_each_gaussian_may_lack_anywhere():
+def test_max_error_bounds_what_each_gaussian_may_lack_anywhere(fast):
     parts = [t.detach().float() for t in _tensors()]
     for i in range(len(parts[0])):
         one = [t[i : i + 1] for t in parts]
-        g = RadiativeGaussians(*one)
+        g = RadiativeGaussians(*(t.to(fast.device) for t in one))
         full = _definition(*(t.double() for t in one))
         for max_error in (float(g.densities) / 3, 1e-6):
-            error = (voxelize(g, GRID, max_error=max_error).double() - full).abs().max()
-            assert error <= max_error + 1e-5 * float(g.densities)
-        assert not voxelize(g, GRID, max_error=2 * float(g.densities)).any()
+            drawn = voxelize(g, GRID, max_error=max_error, backend=fast.backend)
+            assert (drawn.cpu().double() - full).abs().max() <= max_error + 1e-5 * float(g.densities)
+        assert not voxelize(g, GRID, max_error=2 * float(g.densities), backend=fast.backend).any()
 
 
 def test_gradcheck_of_the_reference():

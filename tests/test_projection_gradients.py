@@ -111,19 +111,20 @@ def test_volume_gradient_is_the_adjoint_of_the_projection(method, fast):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_of_volumes_is_its_volumes_one_by_one(method):
-    volumes = torch.stack([_smooth_volume(), 2 * _smooth_volume().flip(0)]).requires_grad_()
+def test_a_batch_of_volumes_is_its_volumes_one_by_one(method, fast):
+    volumes = torch.stack([_smooth_volume(), 2 * _smooth_volume().flip(0)]).to(fast.device).requires_grad_()
     moves = (torch.zeros(6, dtype=torch.float64), torch.full((6,), 0.1, dtype=torch.float64))
     poses, ks = (
         torch.stack([_poses(m) for m in moves]),
         torch.stack([K, 1.1 * K + torch.diag(torch.tensor([0, 0, -0.1]))]),
     )
-    images = project(volumes, INDEX_FROM_CT, ks, poses, SIZE, method=method)
+    how = {"method": method, "backend": fast.backend}
+    images = project(volumes, INDEX_FROM_CT, ks, poses, SIZE, **how)
     assert images.shape == (2, 2, *SIZE)
     (gradient,) = torch.autograd.grad(images.square().sum(), volumes)
     for i in range(2):
         alone = volumes[i].detach().requires_grad_()
-        image = project(alone, INDEX_FROM_CT, ks[i], poses[i], SIZE, method=method)
+        image = project(alone, INDEX_FROM_CT, ks[i], poses[i], SIZE, **how)
         assert torch.equal(image, images[i])
         assert torch.equal(torch.autograd.grad(image.square().sum(), alone)[0], gradient[i])
     with pytest.raises(GeometryError, match="batch of 2"):
