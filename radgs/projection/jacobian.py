@@ -47,10 +47,10 @@ def project_with_jacobian(
     check_projection(volume, index_from_ct, K, camera_from_ct, size, "trilinear", step_mm)
     if centre.shape != (3,) or not centre.isfinite().all():
         raise GeometryError(f"centre is one finite point (x, y, z), got {centre.tolist()}")
-    index_from_ct, K, camera_from_ct, centre = (
-        x.to(volume.device, torch.float64) for x in (index_from_ct, K, camera_from_ct, centre)
+    sources, directions, mm_per_depth = pixel_rays(index_from_ct, K, camera_from_ct, size, volume.device)
+    index_from_ct, camera_from_ct, centre = (
+        x.to(volume.device, torch.float64) for x in (index_from_ct, camera_from_ct, centre)
     )
-    sources, directions, mm_per_depth = pixel_rays(index_from_ct, K, camera_from_ct, size)
     depth, gradient = depth_integrals_and_gradients(
         volume, sources, directions, mm_per_depth, "trilinear", step_mm, backend
     )

@@ -64,8 +64,7 @@ def project(
         how: dict[str, Any] = {"method": method, "step_mm": step_mm, "backend": backend}
         return torch.stack([project(*scene, size, **how) for scene in scenes])
     check_projection(volume, index_from_ct, K, camera_from_ct, size, method, step_mm)
-    placed, intrinsics, poses = (matrix.to(volume.device) for matrix in (index_from_ct, K, camera_from_ct))
-    sources, directions, mm_per_depth = pixel_rays(placed, intrinsics, poses, size)
+    sources, directions, mm_per_depth = pixel_rays(index_from_ct, K, camera_from_ct, size, volume.device)
     integrals = depth_integrals(volume, sources, directions, mm_per_depth.detach(), method, step_mm, backend)
     return integrals * mm_per_depth.to(volume.dtype)
 
@@ -75,12 +74,16 @@ def pixel_rays(
     K: Float[Tensor, "V 3 3"],
     camera_from_ct: Float[Tensor, "V 4 4"],
     size: tuple[int, int],
+    device: torch.device,
 ) -> tuple[Float64[Tensor, "V 3"], Float64[Tensor, "V 3 3"], Float64[Tensor, "V h w"]]:
-    """Sources and directions (times (u, v, 1)) in indices per mm of depth, and each ray's length per mm of depth."""
-    kind: dict[str, Any] = {"dtype": torch.float64, "device": K.device}
-    # inv would wait for a GPU to say whether a matrix is singular.
-    camera_from_pixel = torch.linalg.inv_ex(K.to(**kind)).inverse
-    index_from_camera = index_from_ct.to(**kind) @ torch.linalg.inv_ex(camera_from_ct.to(**kind)).inverse
+    """Sources and directions (times (u, v, 1)) in indices per mm of depth, and each ray's length per mm of depth.
+
+    Matrices may live anywhere; the results live on ``device``.
+    """
+    kind: dict[str, Any] = {"dtype": torch.float64, "device": device}
+    # Each matrix is inverted where it lives: a GPU is slow at one. inv would wait for it to say whether it is singular.
+    camera_from_pixel = torch.linalg.inv_ex(K.double()).inverse.to(device)
+    index_from_camera = index_from_ct.to(**kind) @ torch.linalg.inv_ex(camera_from_ct.double()).inverse.to(device)
     v, u = torch.meshgrid(torch.arange(size[0], **kind), torch.arange(size[1], **kind), indexing="ij")
     in_camera = torch.einsum("vij,hwj->vhwi", camera_from_pixel, torch.stack([u, v, torch.ones_like(u)], -1))
     return index_from_camera[:, :3, 3], index_from_camera[:, :3, :3] @ camera_from_pixel, in_camera.norm(dim=-1)
