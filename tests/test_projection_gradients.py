@@ -79,6 +79,26 @@ def test_siddon_pose_gradient_is_that_of_finite_differences_of_the_reference():
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_gradcheck_of_the_reference(method):
+    volume = torch.rand(3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    index_from_ct = torch.diag(torch.tensor([0.11, 0.09, 0.1, 1], dtype=torch.float64))
+    index_from_ct[:3, 3] = torch.tensor([2.0, 1.5, 1.0])
+    motion = torch.zeros(6, dtype=torch.float64)
+    if method == "siddon":
+        # The trilinear samples move with the pose: its derivatives are those of the integral, not of the sum.
+        motion.requires_grad_()
+
+    def image(volume, motion):
+        poses = _poses(motion)
+        return project(volume, index_from_ct, K, poses, SIZE, method=method, step_mm=3.0, backend="reference")[
+            :, ::7, ::8
+        ]
+
+    assert image(volume, motion).max() > 1
+    assert torch.autograd.gradcheck(image, (volume, motion), eps=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_fast_kernels_agree_with_the_reference_in_values_and_all_gradients(method, fast):
     results = []
     for (backend, device), dtype in ((fast, torch.float32), (("reference", "cpu"), torch.float64)):
