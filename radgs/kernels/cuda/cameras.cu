@@ -4,9 +4,9 @@
 // A ray's gradient to its source and direction.
 constexpr int kNumbers = 6;
 
-// With the gradients of rays [V, 6, pixels] and those of the result to the rays' integrals [V, pixels]: the sums of their
-// products times u, v and 1 over a warp's pixels, [V, warps, 6, 3], in float64. A block takes `each` pixels of one view and
-// one of the six numbers, its threads every kThreads-th of them.
+// With the gradients of rays [V, 6, pixels] and those of the result to the rays' integrals [V, pixels]: the sums of
+// their products times u, v and 1 over a warp's pixels, [V, warps, 6, 3], in float64. A block takes `each` pixels of
+// one view and one of the six numbers, its threads every kThreads-th of them.
 extern "C" __global__ void __launch_bounds__(kThreads, 4)
     rays_to_cameras(const float* __restrict__ of_rays, const float* __restrict__ to_image, int pixels, int width,
                     int each, double* __restrict__ sums) {

@@ -5,9 +5,9 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr unsigned kWarp = 0xffffffffu;
 
-// The sum of the counts of all threads before this one, and of all: where this thread's items go when a block of kThreads
-// lists them in thread order. Every thread of the block must call it, and the block must meet at a barrier before the next
-// call, which writes `sums` again.
+// The sum of the counts of all threads before this one, and of all: where this thread's items go when a block of
+// kThreads lists them in thread order. Every thread of the block must call it, and the block must meet at a barrier
+// before the next call, which writes `sums` again.
 __device__ inline int exclusive_sum(int count, int (&sums)[kWarps], int& total) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int upto = count;

@@ -42,7 +42,7 @@ __device__ inline Ellipsoid load_ellipsoid(const float* c, float cutoff) {
 }
 
 __device__ inline Listed prepare(const Ellipsoid& e) {
-    return {e.x,   e.y,   e.z, e.density, kPower * e.tau2, kPower * e.sxx, e.kxy, e.kxz, kPower * e.ayy,
+    return {e.x,   e.y,           e.z, e.density, kPower * e.tau2, kPower * e.sxx, e.kxy, e.kxz, kPower * e.ayy,
             e.kyz, kPower * e.bzz};
 }
 
@@ -57,7 +57,8 @@ __device__ inline VoxelBox reach(const Ellipsoid& e, int depth, int height, int 
     VoxelBox box;
     for (int axis = 0; axis < 3; ++axis) {
         const float half = sqrtf(e.tau2 * variance[axis]) + 1.0f;
-        box.first[axis] = static_cast<int>(ceilf(fminf(fmaxf(centre[axis] - half, 0.0f), static_cast<float>(size[axis]))));
+        box.first[axis] =
+            static_cast<int>(ceilf(fminf(fmaxf(centre[axis] - half, 0.0f), static_cast<float>(size[axis]))));
         box.last[axis] = static_cast<int>(floorf(fmaxf(fminf(centre[axis] + half, size[axis] - 1.0f), -1.0f)));
     }
     return box;

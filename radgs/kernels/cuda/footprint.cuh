@@ -61,13 +61,14 @@ __device__ inline float least_square(const Ellipse& e, float x, float y) {
     return xx + xy + yy - 1e-6f * (xx + fabsf(xy) + yy);
 }
 
-// Whether the ellipse meets a tile of pixels, one more on each side. e'Me is convex: over a rectangle it is least at the
-// centre or on one of the two lines through the rectangle's point nearest to it, parallel to the axes.
+// Whether the ellipse meets a tile of pixels, one more on each side. e'Me is convex: over a rectangle it is least at
+// the centre or on one of the two lines through the rectangle's point nearest to it, parallel to the axes.
 __device__ inline bool meets(const Splat& s, float left, float top, float edge) {
     const Ellipse e = ellipse_of(s);
     const float low_x = left - 1.0f - s.u - e.x, high_x = low_x + edge + 1.0f;
     const float low_y = top - 1.0f - s.v - e.y, high_y = low_y + edge + 1.0f;
     const float x = fminf(fmaxf(0.0f, low_x), high_x), y = fminf(fmaxf(0.0f, low_y), high_y);
-    const float on_x = fminf(fmaxf(-e.mc * x / e.my, low_y), high_y), on_y = fminf(fmaxf(-e.mc * y / e.mx, low_x), high_x);
+    const float on_x = fminf(fmaxf(-e.mc * x / e.my, low_y), high_y),
+                on_y = fminf(fmaxf(-e.mc * y / e.mx, low_x), high_x);
     return least_square(e, x, on_x) <= e.room || least_square(e, on_y, y) <= e.room;
 }

@@ -1,9 +1,9 @@
 // Which Gaussians reach a block of pixels or voxels, in their order: tile lists by count and scan.
 //
 // Each axis is cut into slots as long as a block. One bit a Gaussian and slot says whether the Gaussian's box meets the
-// slot. A block of the image takes the words of its slots, one an axis: the bits that all of them have are its Gaussians.
-// It counts them, adds the counts up (exclusive sum) and writes its list into shared memory. The room is N times the
-// slots of all axes / 8 bytes whatever the Gaussians are, so that the host needs no total and nothing overflows.
+// slot. A block of the image takes the words of its slots, one an axis: the bits that all of them have are its
+// Gaussians. It counts them, adds the counts up (exclusive sum) and writes its list into shared memory. The room is N
+// times the slots of all axes / 8 bytes whatever the Gaussians are: the host needs no total, and nothing overflows.
 #pragma once
 
 #include "cooperate.cuh"
@@ -40,14 +40,15 @@ struct Slots {
     }
 };
 
-// One warp marks 32 Gaussians of an image in its bits [slots, words], the slots of x first. Every lane must call it; a lane
-// too many has an empty box.
+// One warp marks 32 Gaussians of an image in its bits [slots, words], the slots of x first. Every lane must call it; a
+// lane too many has an empty box.
 template <int Axes>
 __device__ inline void mark(const Box<Axes>& box, const Slots<Axes>& slots, int word, int words, unsigned* bits) {
     const int lane = threadIdx.x & 31;
     const bool empty = box.empty();
     for (int axis = 0; axis < Axes; ++axis) {
-        const int first = empty ? 1 : box.first[axis] / slots.edge[axis], last = empty ? 0 : box.last[axis] / slots.edge[axis];
+        const int first = empty ? 1 : box.first[axis] / slots.edge[axis],
+                  last = empty ? 0 : box.last[axis] / slots.edge[axis];
         for (int base = 0; base < slots.count[axis]; base += 32) {
             const int here = min(32, slots.count[axis] - base);
             unsigned kept = 0;  // the lane's own slot

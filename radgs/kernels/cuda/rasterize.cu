@@ -3,8 +3,8 @@
 #include "share.cuh"
 
 static_assert(sizeof(PixelBox) == 16 && sizeof(Splat) == 48, "operations.py gives them this room");
-// A tile is drawn by warps of 8 x 4 threads, each with pixels of one column kRows rows apart: kWarps / kHalves of them share out
-// the tile's Gaussians, because few large tiles must keep a whole GPU busy.
+// A tile is drawn by warps of 8 x 4 threads, each with pixels of one column kRows rows apart: kWarps / kHalves of them
+// share out the tile's Gaussians, because few large tiles must keep a whole GPU busy.
 constexpr int kTile = 16, kHalf = 8, kRows = 4, kPixels = kTile / kRows;
 constexpr int kHalves = kTile / kHalf, kShares = kWarps / kHalves;
 static_assert(kTile * kTile == kThreads && kHalf * kRows == 32, "a thread writes one pixel of the tile");
@@ -21,8 +21,8 @@ __device__ inline Slots<2> tile_slots(int height, int width) {
     return {{kTile, kTile}, {(width + kTile - 1) / kTile, (height + kTile - 1) / kTile}};
 }
 
-// One warp 32 Gaussians of an image: the rows and columns of tiles they reach, bits [I, slots, words], and their numbers as
-// a tile wants to load them.
+// One warp 32 Gaussians of an image: the rows and columns of tiles they reach, bits [I, slots, words], and their
+// numbers as a tile wants to load them.
 extern "C" __global__ void __launch_bounds__(kThreads, 4)
     mark_tiles(const float* __restrict__ coefficients, const float* __restrict__ cutoffs,
                const PixelBox* __restrict__ boxes, int images, int gaussians, int height, int width,
@@ -41,19 +41,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, 4)
     mark(box, slots, word, words, bits + image * slots.all() * words);
 }
 
-// Factors that do not depend on the pixel, multiplied in: n times -log2(e) / 2, so that 2^(n/q) is wanted where it is not
-// below `least`.
+// Factors that do not depend on the pixel, multiplied in: n times -log2(e) / 2, so that 2^(n/q) is wanted where it is
+// not below `least`.
 struct alignas(16) Listed {
     float u, v, a, least, xx, xy, yy, gx, gy, qxx, qxy, qyy;
 };
 
 __device__ inline Listed prepare(const Splat& s) {
-    return {s.u,       s.v,       s.a,   kPower * s.tau2, kPower * s.gxx, 2.0f * kPower * s.gxy, kPower * s.gyy, 2.0f * s.gx,
-            2.0f * s.gy, s.qxx, 2.0f * s.qxy, s.qyy};
+    return {s.u,         s.v,         s.a,   kPower * s.tau2, kPower * s.gxx, 2.0f * kPower * s.gxy, kPower * s.gyy,
+            2.0f * s.gx, 2.0f * s.gy, s.qxx, 2.0f * s.qxy,    s.qyy};
 }
 
-// Add a Gaussian to the kPixels pixels (x, y), (x, y + kRows), ... Where q is not positive nothing is drawn: the root is no
-// number, and no comparison with it holds.
+// Add a Gaussian to the kPixels pixels (x, y), (x, y + kRows), ... Where q is not positive nothing is drawn: the root
+// is no number, and no comparison with it holds.
 __device__ inline void add(const Listed& s, float x, float y, float (&sums)[kPixels]) {
     const float dx = x - s.u, top = y - s.v;
     const float n0 = s.xx * dx * dx, n1 = s.xy * dx, q0 = 1.0f + dx * (s.gx + s.qxx * dx), q1 = s.gy + s.qxy * dx;
@@ -66,8 +66,8 @@ __device__ inline void add(const Listed& s, float x, float y, float (&sums)[kPix
     }
 }
 
-// One block a tile: it lists the Gaussians that reach it, in their order, and draws them. No pixel depends on the order of
-// blocks or threads, so that the same input gives the same bits.
+// One block a tile: it lists the Gaussians that reach it, in their order, and draws them. No pixel depends on the order
+// of blocks or threads, so that the same input gives the same bits.
 extern "C" __global__ void __launch_bounds__(kThreads, 4)
     rasterize_forward(const Splat* __restrict__ splats, const unsigned* __restrict__ bits, int gaussians, int height,
                       int width, float* __restrict__ images) {
@@ -110,8 +110,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 4)
     if (u < width && v < height) images[(static_cast<long long>(image) * height + v) * width + u] = sum;
 }
 
-// Sums over the pixels that a Gaussian is drawn on, times 1, dx, dy, dx^2, dx dy, dy^2: of A = weight q^(-3/2) exp(-n / 2q)
-// and of C = A times the power of two that stands for the exponential. All else is made of these, see store_gradient.
+// Sums over the pixels that a Gaussian is drawn on, times 1, dx, dy, dx^2, dx dy, dy^2: of A, the pixel's weight times
+// q^(-3/2) exp(-n/2q), and of C, A times the power of two that stands for the exponential. store_gradient needs no more.
 enum { kA, kAx, kAy, kAxx, kAxy, kAyy, kC, kCx, kCy, kCxx, kCxy, kCyy, kMoments };
 
 // Patches of 8 x 4 pixels that a warp loads before it needs the first.
@@ -163,7 +163,8 @@ __device__ inline void store_gradient(const Splat& s, const float (&m)[kMoments]
     for (int i = 0; i < kC; ++i) b[i] = m[i] - m[kC + i] / kPower;
     out[0] = s.a * (s.gxx * m[kAx] + s.gxy * m[kAy] + s.gx * b[kA] + s.qxx * b[kAx] + s.qxy * b[kAy]);
     out[1] = s.a * (s.gxy * m[kAx] + s.gyy * m[kAy] + s.gy * b[kA] + s.qxy * b[kAx] + s.qyy * b[kAy]);
-    out[2] = m[kA] + 2.0f * (s.gx * m[kAx] + s.gy * m[kAy]) + s.qxx * m[kAxx] + 2.0f * s.qxy * m[kAxy] + s.qyy * m[kAyy];
+    out[2] =
+        m[kA] + 2.0f * (s.gx * m[kAx] + s.gy * m[kAy]) + s.qxx * m[kAxx] + 2.0f * s.qxy * m[kAxy] + s.qyy * m[kAyy];
     out[3] = -0.5f * s.a * m[kAxx], out[4] = -s.a * m[kAxy], out[5] = -0.5f * s.a * m[kAyy];
     out[6] = -s.a * b[kAx], out[7] = -s.a * b[kAy];
     out[8] = -0.5f * s.a * b[kAxx], out[9] = -s.a * b[kAxy], out[10] = -0.5f * s.a * b[kAyy];

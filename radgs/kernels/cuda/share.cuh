@@ -1,6 +1,6 @@
-// Sums over the pixels or voxels of a Gaussian, one warp a Gaussian, except that a block's warps share out each large one: a
-// single warp would still be busy with the largest when all others are done. What is large depends on the Gaussian alone,
-// and sums are added in one order, so that the same Gaussian gets the same bits anywhere.
+// Sums over the pixels or voxels of a Gaussian, one warp a Gaussian, except that a block's warps share out each large
+// one: a single warp would still be busy with the largest when all others are done. What is large depends on the
+// Gaussian alone, and sums are added in one order, so that the same Gaussian gets the same bits anywhere.
 #pragma once
 
 #include "cooperate.cuh"
@@ -18,9 +18,9 @@ struct SharedSums {
     Sums<Count> parts[kWarps][kWarps];  // of a Gaussian, by a warp
 };
 
-// The sums of the block's Gaussians 0 .. here-1, returned to the threads of these numbers; `size` is that of the box of the
-// thread's own. add(k, first, step, sums) is called by a whole warp and adds to each lane's sums what it finds in every
-// step-th part of Gaussian k from part `first` on. Every thread of the block must call it.
+// The sums of the block's Gaussians 0 .. here-1, returned to the threads of these numbers; `size` is that of the box of
+// the thread's own. add(k, first, step, sums) is called by a whole warp and adds to each lane's sums what it finds in
+// every step-th part of Gaussian k from part `first` on. Every thread of the block must call it.
 template <int Count, typename Add>
 __device__ inline Sums<Count> sums_of_block(int here, long long size, SharedSums<Count>& shared, const Add& add) {
     const int thread = static_cast<int>(threadIdx.x), lane = thread & 31, warp = thread / 32;

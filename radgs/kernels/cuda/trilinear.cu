@@ -34,8 +34,8 @@ __device__ inline Ray trilinear_ray(const double* source, const double* directio
     return ray;
 }
 
-// The whole number below p, up to 2^22, and how far above it p is. Above 2^23 floats are whole numbers one apart: rounding
-// a sum down is the floor, at an eighth of the time of a conversion.
+// The whole number below p, up to 2^22, and how far above it p is. Above 2^23 floats are whole numbers one apart:
+// rounding a sum down is the floor, at an eighth of the time of a conversion.
 __device__ inline int floor_of(float p, float& fraction) {
     constexpr float shift = 12582912.0f;  // 1.5 * 2^23
     const float shifted = __fadd_rd(p, shift);
@@ -91,8 +91,8 @@ __device__ inline void add_samples(const float* __restrict__ volume, const int (
 template <bool Gradient>
 __device__ inline void integrate(const float* __restrict__ volume, const double* __restrict__ sources,
                                  const double* __restrict__ directions, const double* __restrict__ mm_per_depth,
-                                 double step_mm, const int (&size)[3], int height, int width,
-                                 float* __restrict__ image, float* __restrict__ gradient) {
+                                 double step_mm, const int (&size)[3], int height, int width, float* __restrict__ image,
+                                 float* __restrict__ gradient) {
     const int u = blockIdx.x * blockDim.x + threadIdx.x, v = blockIdx.y * blockDim.y + threadIdx.y;
     const int view = blockIdx.z;
     if (u >= width || v >= height) return;

@@ -3,18 +3,19 @@
 #include "share.cuh"
 
 static_assert(sizeof(Listed) == 48, "operations.py gives it this room");
-// A brick is drawn as rasterize.cu draws a tile: warps of 8 x 4 threads with the kDeep voxels of a column each, kShares of
-// them for a brick's Gaussians.
+// A brick is drawn as rasterize.cu draws a tile: warps of 8 x 4 threads with the kDeep voxels of a column each, kShares
+// of them for a brick's Gaussians.
 constexpr int kWide = 8, kHigh = 8, kDeep = 4, kRows = 4;
 constexpr int kHalves = kHigh / kRows, kShares = kWarps / kHalves;
 static_assert(kWide * kHigh * kDeep == kThreads && kWide * kRows == 32, "a thread writes one voxel of the brick");
 
 __device__ inline Slots<3> brick_slots(int depth, int height, int width) {
-    return {{kWide, kHigh, kDeep}, {(width + kWide - 1) / kWide, (height + kHigh - 1) / kHigh, (depth + kDeep - 1) / kDeep}};
+    return {{kWide, kHigh, kDeep},
+            {(width + kWide - 1) / kWide, (height + kHigh - 1) / kHigh, (depth + kDeep - 1) / kDeep}};
 }
 
-// One warp 32 Gaussians of a volume: the slots of bricks they reach, bits [B, slots, words], and their numbers as a brick
-// wants to load them.
+// One warp 32 Gaussians of a volume: the slots of bricks they reach, bits [B, slots, words], and their numbers as a
+// brick wants to load them.
 extern "C" __global__ void __launch_bounds__(kThreads, 4)
     mark_bricks(const float* __restrict__ coefficients, const float* __restrict__ cutoffs, int volumes, int gaussians,
                 int depth, int height, int width, Listed* __restrict__ records, unsigned* __restrict__ bits) {
@@ -43,7 +44,7 @@ __device__ inline void add(const Listed& e, float x, float y, float z, float (&s
     }
 }
 
-// One block a brick of voxels, which lists the Gaussians that reach it and draws them as rasterize_forward does a tile's.
+// One block a brick: it lists the Gaussians that reach it and draws them, as rasterize_forward does a tile's.
 extern "C" __global__ void __launch_bounds__(kThreads, 4)
     voxelize_forward(const Listed* __restrict__ records, const unsigned* __restrict__ bits, int gaussians, int depth,
                      int height, int width, float* __restrict__ volumes) {
@@ -88,14 +89,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, 4)
 // Sums over the voxels that a Gaussian is drawn on, of the weight times exp(-s/2) times products of the offset.
 enum { k1, kX, kY, kZ, kXX, kXY, kXZ, kYY, kYZ, kZZ, kMoments };
 
-// Add the voxels of every `step`-th patch of 8 x 4 columns of the box, from patch `first` on. A lane goes down one column,
-// so that powers of dx and dy are multiplied in once a column; patches begin where sectors of memory do.
+// Add the voxels of every `step`-th patch of 8 x 4 columns of the box, from patch `first` on. A lane goes down one
+// column, so that powers of dx and dy are multiplied in once a column; patches begin where sectors of memory do.
 __device__ inline void add_patches(const Listed& e, const VoxelBox& box, const float* __restrict__ volume, int height,
                                    int width, int first, int step, float (&m)[kMoments]) {
     const int lane = threadIdx.x & 31, left = box.first[0] / kWide, across = box.last[0] / kWide - left + 1;
     const int patches = across * ((box.last[1] - box.first[1]) / kRows + 1);
     for (int patch = first; patch < patches; patch += step) {
-        const int x = (left + patch % across) * kWide + lane % kWide, y = box.first[1] + patch / across * kRows + lane / kWide;
+        const int x = (left + patch % across) * kWide + lane % kWide,
+                  y = box.first[1] + patch / across * kRows + lane / kWide;
         const bool inside = x <= box.last[0] && y <= box.last[1];
         const float dx = static_cast<float>(x) - e.x, dy = static_cast<float>(y) - e.y, along = dx + e.kxy * dy;
         const float* voxel = volume + (static_cast<long long>(box.first[2]) * height + y) * width + x;
