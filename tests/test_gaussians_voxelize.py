@@ -233,3 +233,18 @@ def test_no_gaussians_fill_no_voxel(batch):
     volume = voxelize(g, GRID)
     assert volume.shape == (*batch, *GRID.shape)
     assert not volume.any()
+
+
+@pytest.mark.parametrize("thin", [1e-12, 1e-25])
+def test_gaussians_thinner_than_floats_can_hold_are_left_out_with_gradients_of_zero(every, thin):
+    tensors = _tensors(dtype=torch.float32)
+    tensors[1][3, 1] = thin
+    leaves = [t.to(every.device).requires_grad_() for t in tensors]
+    volume = voxelize(RadiativeGaussians(*leaves), GRID, backend=every.backend)
+    gradients = torch.autograd.grad(volume.square().sum(), leaves)
+    others = RadiativeGaussians(*(torch.cat([t[:3], t[4:]]) for t in leaves))
+    torch.testing.assert_close(volume, voxelize(others, GRID, backend=every.backend))
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert gradient.any()
+        assert not gradient[3].any()

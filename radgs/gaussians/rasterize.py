@@ -38,7 +38,8 @@ def rasterize(
     """Line integrals along the ray of every pixel, differentiable in the Gaussians, K and the pose.
 
     In a cone beam, a Gaussian whose cut-off ellipsoid reaches the plane through the source and parallel to the detector
-    (it lies behind the source, or the source lies within it) has no bounded footprint and is left out.
+    (it lies behind the source, or the source lies within it) has no bounded footprint and is left out. So is, in any
+    beam, one that is thinner than 1e-9 pixels. What is left out gets gradients of zero.
 
     Args:
         gaussians: float32 (``reference`` also takes float64), in any frame.

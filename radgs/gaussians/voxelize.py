@@ -13,7 +13,7 @@ from torch import Tensor
 from radgs.errors import GeometryError
 from radgs.gaussians.cutoff import cutoffs
 from radgs.gaussians.gaussians import RadiativeGaussians, check_values, rotations
-from radgs.kernels import Backend, voxelize_coefficients
+from radgs.kernels import THINNEST, Backend, voxelize_coefficients
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def voxelize(
 ) -> Float[Tensor, "*batch D H W"]:
     """The attenuation at voxel centres, differentiable in the Gaussians.
 
+    A Gaussian thinner than 1e-9 voxels is left out, with gradients of zero.
+
     Args:
         gaussians: float32 (``reference`` also takes float64), in the grid's frame.
         grid: where.
@@ -81,6 +83,7 @@ def voxelize(
     """
     check_values(gaussians)
     ends = cutoffs(gaussians.densities, cutoff, max_error).reshape(_scenes(gaussians), gaussians.count)
+    ends = ends.masked_fill((gaussians.scales.detach().amin(-1) < THINNEST * grid.spacing_mm).reshape(ends.shape), 0)
     volumes = voxelize_coefficients(voxel_coefficients(gaussians, grid), ends, grid.shape, backend)
     return volumes.reshape(*gaussians.batch_shape, *grid.shape)
 
@@ -89,7 +92,8 @@ def voxel_coefficients(gaussians: RadiativeGaussians, grid: Grid) -> Float[Tenso
     """The numbers that describe each Gaussian in voxels, batch flattened; see `radgs.kernels.numba.voxelize`."""
     origin = torch.tensor(grid.origin, dtype=torch.float64, device=gaussians.means.device)
     centres = ((gaussians.means.double() - origin) / grid.spacing_mm).to(gaussians.means.dtype)
-    whitening = rotations(gaussians).mT * (grid.spacing_mm / gaussians.scales)[..., None]
+    scales = gaussians.scales.clamp_min(THINNEST * grid.spacing_mm)
+    whitening = rotations(gaussians).mT * (grid.spacing_mm / scales)[..., None]
     x, y, z = whitening.unbind(-1)
     products = ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))
     columns = [*centres.unbind(-1), gaussians.densities, *((a * b).sum(-1) for a, b in products)]
