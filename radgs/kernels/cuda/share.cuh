@@ -5,7 +5,7 @@
 
 #include "cooperate.cuh"
 
-constexpr int kAlone = 16384;  // pixels or voxels of the box up to which a warp works alone
+constexpr int kAlone = 4096;  // pixels or voxels of the box up to which a warp works alone
 
 template <int Count>
 struct Sums {
@@ -32,8 +32,8 @@ __device__ inline Sums<Count> sums_of_block(int here, long long size, SharedSums
         Sums<Count> sums{};
         add(k, together ? warp : 0, together ? kWarps : 1, sums);
         __syncwarp();
-        for (float& sum : sums.of) sum = warp_sum(sum);
-        if (lane == 0) shared.parts[k][warp] = sums;
+        const float sum = warp_sums(sums.of);
+        if (lane < Count) shared.parts[k][warp].of[lane] = sum;
     }
     __syncthreads();
     Sums<Count> total{};
