@@ -46,8 +46,8 @@ __device__ inline void exchange_halves(float (&held)[16]) {
     if constexpr (Half > 1) exchange_halves<Half / 2>(held);
 }
 
-// The sums over the 32 lanes of a warp of up to 16 numbers at once, with a quarter of the exchanges of as many warp_sum:
-// lane i gets that of number i % 16. Every lane must call it.
+// The sums over the 32 lanes of a warp of up to 16 numbers at once, with a quarter of the exchanges of that many
+// warp_sum: lane i gets that of number i % 16. Every lane must call it.
 template <int Count>
 __device__ inline float warp_sums(const float (&numbers)[Count]) {
     static_assert(Count <= 16, "four steps halve 16 numbers");

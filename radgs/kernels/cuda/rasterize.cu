@@ -111,21 +111,39 @@ extern "C" __global__ void __launch_bounds__(kThreads, 4)
 }
 
 // Sums over the pixels that a Gaussian is drawn on, times 1, dx, dy, dx^2, dx dy, dy^2: of A, the pixel's weight times
-// q^(-3/2) exp(-n/2q), and of C, A times the power of two that stands for the exponential. store_gradient needs no more.
+// q^(-3/2) exp(-n/2q), and of C, A times the power of two that stands for the exponential. No gradient needs more.
 enum { kA, kAx, kAy, kAxx, kAxy, kAyy, kC, kCx, kCy, kCxx, kCxy, kCyy, kMoments };
 
 // Patches of 8 x 4 pixels that a warp loads before it needs the first.
 constexpr int kAhead = 2;
 
+// The columns of a row that a Gaussian can be drawn on: between the roots of n - least q = a dx^2 + b dx + c, and one more
+// on each side; none: last < first.
+__device__ inline void columns_of_row(const Listed& s, float n0, float n1, float q0, float q1, int width, int& first,
+                                      int& last) {
+    const float a = s.xx - s.least * s.qxx, b = n1 - s.least * q1, c = n0 - s.least * q0;
+    const float square = b * b, product = 4.0f * a * c;
+    // Both are large where the ellipse is thin; what rounding may have taken from their difference is added.
+    const float discriminant = square - product + 1e-6f * (square + fabsf(product));
+    first = 0, last = -1;
+    if (!(discriminant > 0.0f)) return;
+    const float inverse = -0.5f / a, middle = s.u + b * inverse, half = discriminant * rsqrtf(discriminant) * inverse;
+    pad_to_pixels(middle - half, middle + half, width, first, last);
+}
+
 // Add the pixels of every `step`-th band of 4 rows of the box, from band `first` on. A lane goes along one row, so that
 // powers of dy are multiplied in once a row; patches begin where sectors of memory do.
 __device__ inline void add_bands(const Listed& s, const PixelBox& box, const float* __restrict__ image, int width,
                                  int first, int step, float (&m)[kMoments]) {
-    const int lane = threadIdx.x & 31, left = box.first[0] / kHalf * kHalf + lane % kHalf;
+    const int lane = threadIdx.x & 31;
     for (int band = box.first[1] + kRows * first; band <= box.last[1]; band += kRows * step) {
-        const int v = band + lane / kHalf, right = v <= box.last[1] ? box.last[0] : -1;
+        const int v = band + lane / kHalf;
         const float dy = static_cast<float>(v) - s.v;
         const float n0 = s.yy * dy * dy, n1 = s.xy * dy, q0 = 1.0f + dy * (s.gy + s.qyy * dy), q1 = s.gx + s.qxy * dy;
+        int from, right;
+        columns_of_row(s, n0, n1, q0, q1, width, from, right);
+        if (v > box.last[1]) right = -1;
+        const int left = from / kHalf * kHalf + lane % kHalf;
         const float* pixel = image + static_cast<long long>(v) * width + left;
         float along = static_cast<float>(left) - s.u;
         float a0 = 0, a1 = 0, a2 = 0, c0 = 0, c1 = 0, c2 = 0;
