@@ -117,8 +117,8 @@ enum { kA, kAx, kAy, kAxx, kAxy, kAyy, kC, kCx, kCy, kCxx, kCxy, kCyy, kMoments 
 // Patches of 8 x 4 pixels that a warp loads before it needs the first.
 constexpr int kAhead = 2;
 
-// The columns of a row that a Gaussian can be drawn on: between the roots of n - least q = a dx^2 + b dx + c, and one more
-// on each side; none: last < first.
+// The columns of a row that a Gaussian can be drawn on: between the roots of n - least q = a dx^2 + b dx + c, and one
+// more on each side; none: last < first.
 __device__ inline void columns_of_row(const Listed& s, float n0, float n1, float q0, float q1, int width, int& first,
                                       int& last) {
     const float a = s.xx - s.least * s.qxx, b = n1 - s.least * q1, c = n0 - s.least * q0;
