@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from radgs.errors import GeometryError
@@ -31,21 +33,24 @@ def check_views(K: Float[Tensor, "*views 3 3"], pose: Float[Tensor, "*views 4 4"
     """
     if K.is_complex() or pose.is_complex():
         raise GeometryError(f"K and {name} must be real numbers, got {K.dtype} and {pose.dtype}")
-    # Small matrices are looked at on the CPU: each question would wait for a GPU.
-    k, p = (x.detach().to("cpu", torch.float64) for x in (K, pose))
+    # Small matrices are looked at on the CPU: each question would wait for a GPU; NumPy is quicker at it than PyTorch.
+    k, p = (x.detach().to("cpu", torch.float64).numpy() for x in (K, pose))
     for what, numbers in (("K", k), (name, p)):
-        if not numbers.isfinite().all():
+        if not np.isfinite(numbers).all():
             raise GeometryError(f"{what} holds NaN or infinite numbers")
-    last, identity = torch.tensor([0.0, 0.0, 1.0]).double(), torch.eye(3, dtype=torch.float64)
-    off = torch.cat([k[..., 2, :] - last, k[..., 1, :1]], -1).abs()
-    if not (off <= _INTRINSICS_TOLERANCE).all() or not (k[..., 0, 0] > 0).all() or not (k[..., 1, 1] > 0).all():
+    off = max(_largest(k[..., 2, :] - (0, 0, 1)), _largest(k[..., 1, 0]))
+    if off > _INTRINSICS_TOLERANCE or not (k[..., 0, 0] > 0).all() or not (k[..., 1, 1] > 0).all():
         raise GeometryError("K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths")
     rotation = p[..., :3, :3]
-    off = (rotation @ rotation.mT - identity).abs()
-    if not (off <= _ORTHONORMAL_TOLERANCE).all() or not (torch.linalg.det(rotation) > 0).all():
+    off = _largest(rotation @ rotation.swapaxes(-1, -2) - np.eye(3))
+    if off > _ORTHONORMAL_TOLERANCE or not (np.linalg.det(rotation) > 0).all():
         raise GeometryError(f"{name} must be rigid: a rotation and a translation, neither scale, shear nor mirror")
-    if not ((p[..., 3, :] - torch.tensor([0.0, 0.0, 0.0, 1.0]).double()).abs() <= _LAST_ROW_TOLERANCE).all():
+    if _largest(p[..., 3, :] - (0, 0, 0, 1)) > _LAST_ROW_TOLERANCE:
         raise GeometryError(f"{name} must be rigid: its last row is 0 0 0 1")
+
+
+def _largest(numbers: NDArray[np.float64]) -> float:
+    return float(np.abs(numbers).max(initial=0))
 
 
 def check_size(size: Sequence[int]) -> None:

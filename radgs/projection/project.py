@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -111,12 +112,12 @@ def check_projection(
         )
     check_views(K, camera_from_ct, "camera_from_ct")
     check_size(size)
-    placed = index_from_ct.detach().to("cpu", torch.float64)
-    if not placed.isfinite().all():
+    placed = index_from_ct.detach().to("cpu", torch.float64).numpy()
+    if not np.isfinite(placed).all():
         raise GeometryError("index_from_ct holds NaN or infinite numbers")
-    if abs(float(torch.linalg.det(placed))) < _SINGULAR:
+    if abs(np.linalg.det(placed)) < _SINGULAR:
         raise GeometryError("index_from_ct is singular")
-    if (placed[3] - torch.tensor([0.0, 0.0, 0.0, 1.0]).double()).abs().max() > _AFFINE_TOLERANCE:
+    if np.abs(placed[3] - (0, 0, 0, 1)).max() > _AFFINE_TOLERANCE:
         raise GeometryError(f"the last row of index_from_ct is 0 0 0 1, got {placed[3].tolist()}")
     if method not in ("trilinear", "siddon"):
         raise RadgsError(f"method must be 'trilinear' or 'siddon', got {method!r}")
