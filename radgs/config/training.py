@@ -113,8 +113,8 @@ class RealSettings(Section):
     )
     training: StageSettings = StageSettings(
         recm=TrainingSettings(epochs=30, batch=8, learning_rate=2e-4),
-        regm=TrainingSettings(epochs=10, batch=8, learning_rate=2e-4),
-        joint=TrainingSettings(epochs=10, batch=8, learning_rate=1e-4),
+        regm=TrainingSettings(epochs=10, batch=8, pairs=None, learning_rate=2e-4),
+        joint=TrainingSettings(epochs=10, batch=8, pairs=None, learning_rate=1e-4),
     )
 
     @field_validator("folds")
