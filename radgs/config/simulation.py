@@ -69,8 +69,13 @@ class SimulationSettings(Section):
 
     pairs: PositiveInt = 3000
     centre_jitter_mm: float = Field(6.0, ge=0)
-    beyond_mm: float = Field(150.0, ge=0, le=500, description="tissue drawn beyond the CT's ends: patients go on there")
-    beyond_share: float = Field(0.5, ge=0, le=1, description="of the scenes that have it; the others end with the CT")
+    reach_mm: float = Field(
+        110.0,
+        ge=0,
+        le=500,
+        description="tissue is drawn so far from a vertebra; a CT that ends before is mirrored there",
+    )
+    reach_share: float = Field(0.5, ge=0, le=1, description="of the scenes that are; the others end with the CT")
     carm: CArmSettings = CArmSettings()
     motion: SpineMotionSettings = SpineMotionSettings()
     physics: PhysicsSettings = PhysicsSettings()

@@ -18,8 +18,9 @@ from radgs.anatomy.views import window_camera
 from radgs.config import Config, SimulationSettings
 from radgs.errors import ImageError
 from radgs.geometry import Camera, RigidTransform, triangulate
-from radgs.images import Volume, atomic_path
+from radgs.images import Volume, atomic_path, hu_to_mu
 from radgs.projection import XrayPhysics
+from radgs.simulation.beyond import continued
 from radgs.simulation.carm import CArm
 from radgs.simulation.physics import random_physics
 from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, project_part, sample_spine_pose
@@ -64,6 +65,8 @@ class PairMaker:
         self.centres = self.spine.centres
         factor = max(int(2.1 / float(ct.spacing[:2].max())), 1)
         self.soft = self.spine.tissue.soft.binned_in_plane(factor)
+        whole = ct.with_array(hu_to_mu(ct.array)).binned_in_plane(factor)
+        self.longer = continued(self.soft, whole, [self.centres[k] for k in levels], config.simulation.reach_mm)
         self.mask_points = {level: self.spine.tissue.points(level)[::29] for level in levels}
 
     def scene(
@@ -74,7 +77,8 @@ class PairMaker:
         seen = list(levels or self.levels)
         pose = sample_spine_pose(rng, self.centres, seen, settings.motion)
         cameras = CArm(settings.carm).sample(rng)
-        return [self._pair(rng, level, pose, cameras) for level in seen]
+        soft = self.longer if self.longer and rng.random() < settings.reach_share else self.soft
+        return [self._pair(rng, level, pose, cameras, soft) for level in seen]
 
     def _located(
         self, rng: np.random.Generator, level: str, world_from_ct: RigidTransform, cameras: dict[str, Camera]
@@ -90,7 +94,7 @@ class PairMaker:
         return triangulate(list(cameras.values()), middles).point
 
     def _pair(
-        self, rng: np.random.Generator, level: str, pose: SpinePose, cameras: dict[str, Camera]
+        self, rng: np.random.Generator, level: str, pose: SpinePose, cameras: dict[str, Camera], tissue: Volume
     ) -> dict[str, NDArray[np.generic]]:
         world_from_ct, size = pose.levels[level], self.config.crop.size_mm
         located = self._located(rng, level, world_from_ct, cameras)
@@ -106,7 +110,7 @@ class PairMaker:
             }
             n = window.width
             small = {k: b.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3)) for k, b in bones.items()}
-            soft = project_part(self.soft, window, pose.soft, 2.5)
+            soft = project_part(tissue, window, pose.soft, 2.5)
             ratio = float(camera.K[0, 0] / window.K[0, 0])
             physics = XrayPhysics(random_physics(rng, self.config.simulation.physics, ratio), rng)
             images.append(physics.line_integrals(soft, np.sum(list(small.values()), axis=0), ratio**2))
