@@ -3,6 +3,7 @@
 Units are in the names: ``_mm``, ``_deg`` (degrees occur only here, in the CLI and in reports), ``_px``.
 """
 
+from radgs.config.ablation import AblationRow, ablation_rows
 from radgs.config.anatomy import (
     AnchorSettings,
     CropSettings,
@@ -35,6 +36,7 @@ from radgs.config.training import (
 )
 
 __all__ = [
+    "AblationRow",
     "AblationSettings",
     "AnchorSettings",
     "CArmSettings",
@@ -63,6 +65,7 @@ __all__ = [
     "TrainingSettings",
     "VariationSettings",
     "YoloSettings",
+    "ablation_rows",
     "export_schema",
     "load_config",
     "merged",

@@ -27,6 +27,7 @@ from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, pr
 
 _FIELDS = ("images", "targets", "K", "camera_from_crop", "crop_from_vertebra", "level")
 _OVERSAMPLING = 2  # rays per window pixel and axis for bone: the real windows are averages over pixels
+_BONE_STEP_MM = 1.5
 
 
 class SimulatedPairs(Dataset[dict[str, Tensor]]):
@@ -51,9 +52,12 @@ class SimulatedPairs(Dataset[dict[str, Tensor]]):
         return {name: values[index] for name, values in self.fields.items()}
 
 
-def _finer(camera: Camera, factor: int) -> Camera:
-    first = -(factor - 1) / (2 * factor)
-    return camera.window(first, first, camera.width * factor, camera.height * factor, 1 / factor)
+def averaged(part: Volume, window: Camera, world_from_ct: RigidTransform) -> NDArray[np.float32]:
+    """Line integrals of a part of the CT, each the mean over a pixel of the window, ``[h, w]``."""
+    n, first = _OVERSAMPLING, -(_OVERSAMPLING - 1) / (2 * _OVERSAMPLING)
+    fine = window.window(first, first, window.width * n, window.height * n, 1 / n)
+    drawn = project_part(part, fine, world_from_ct, _BONE_STEP_MM)
+    return drawn.reshape(window.height, n, window.width, n).mean(axis=(1, 3))
 
 
 class PairMaker:
@@ -103,18 +107,15 @@ class PairMaker:
         images, targets, intrinsics, poses = [], [], [], []
         for camera in cameras.values():
             window = window_camera(camera, located, size, self.config.network.image_px)
-            fine = _finer(window, _OVERSAMPLING)
             bones = {
-                name: project_part(self.spine.tissue.excess[name], fine, pose.levels[name], 1.5)
+                name: averaged(self.spine.tissue.excess[name], window, pose.levels[name])
                 for name in neighbours(level, 2, set(pose.levels))
             }
-            n = window.width
-            small = {k: b.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3)) for k, b in bones.items()}
             soft = project_part(tissue, window, pose.soft, 2.5)
             ratio = float(camera.K[0, 0] / window.K[0, 0])
             physics = XrayPhysics(random_physics(rng, self.config.simulation.physics, ratio), rng)
-            images.append(physics.line_integrals(soft, np.sum(list(small.values()), axis=0), ratio**2))
-            targets.append(small[level])
+            images.append(physics.line_integrals(soft, np.sum(list(bones.values()), axis=0), ratio**2))
+            targets.append(bones[level])
             intrinsics.append(window.K)
             poses.append((camera.camera_from_world @ crop).matrix)
         return {

@@ -1,4 +1,4 @@
-# A stage is "p1" (the population) or "p3/{patient}". Each trains RecM, then RegM, then both together.
+# Each stage (stages.smk) trains RecM, then RegM, then both together.
 if not POPULATION:
 
     rule pass_on_p1:
@@ -23,26 +23,28 @@ if not POPULATION:
             "../scripts/pass_on.py"
 
 
-rule pass_on_p2:
-    """There are no real X-rays with known poses: the weights of P1 go on unchanged, and the card says so."""
-    input:
-        initial=P1 / "card.json",
-    output:
-        expand(RESULTS / "models/p2/{file}", file=MODEL_FILES),
-    log:
-        "logs/pass_on_p2.log",
-    conda:
-        "../envs/radgs.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        stage="p2",
-        reason="no real X-rays with known poses are configured",
-        settings=settings("network", "seed"),
-        code=code("training"),
-    script:
-        "../scripts/pass_on.py"
+if not FOLDS:
+
+    rule pass_on_p2:
+        """Real X-rays are not to be learned from: the weights of P1 go on unchanged, and the card says so."""
+        input:
+            initial=P1 / "card.json",
+        output:
+            expand(RESULTS / "models/p2/{file}", file=MODEL_FILES),
+        log:
+            "logs/pass_on_p2.log",
+        conda:
+            "../envs/radgs.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        params:
+            stage="p2",
+            reason="no real X-rays are to be learned from (real.folds)",
+            settings=settings("network", "seed"),
+            code=code("training"),
+        script:
+            "../scripts/pass_on.py"
 
 
 rule train_recm:
@@ -62,6 +64,8 @@ rule train_recm:
         mem_mb=4000,
     params:
         levels=trained_levels,
+        level=trained_level,
+        changes=stage_changes,
         settings=stage_settings,
         code=code("training"),
     script:
@@ -86,6 +90,8 @@ rule train_regm:
         mem_mb=4000,
     params:
         levels=trained_levels,
+        level=trained_level,
+        changes=stage_changes,
         settings=stage_settings,
         code=code("training"),
     script:
@@ -111,6 +117,8 @@ rule train_joint:
         mem_mb=4000,
     params:
         levels=trained_levels,
+        level=trained_level,
+        changes=stage_changes,
         settings=stage_settings,
         code=code("training"),
     script:
