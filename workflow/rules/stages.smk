@@ -144,3 +144,12 @@ def p3_stages(patient):
     return [
         f"p3/{patient}/{level}" for level in patient_levels(PATIENTS[patient], CONFIG)
     ]
+
+
+def weights(patient, network):
+    """Of all levels, or one file for each."""
+    return expand(
+        RESULTS / "models/{stage}/joint/{network}.safetensors",
+        stage=p3_stages(patient),
+        network=network,
+    )
