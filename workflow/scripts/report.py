@@ -1,10 +1,16 @@
+from pathlib import Path
+
 from radgs.cli import run_rule
 from radgs.report import write_report
 
 
-def named(cards):
-    """Stage and card: results/models/p3/demo/recm/card.json is p3/demo/recm."""
-    return [(card.split("/models/", 1)[1].rsplit("/", 1)[0], card) for card in cards]
+def stages(config):
+    """By patient, name and card of each stage: models/p3/demo/recm/card.json is of p3/demo/recm."""
+    models = config.results / "models"
+    return {
+        patient: [(str(Path(card).parent.relative_to(models)), card) for card in cards]
+        for patient, cards in snakemake.params.stages.items()
+    }
 
 
 run_rule(
@@ -17,6 +23,6 @@ run_rule(
         snakemake.input.summary,
         snakemake.output.html,
         config.report,
-        {patient: named(cards) for patient, cards in snakemake.params.stages.items()},
+        stages(config),
     ),
 )
