@@ -10,7 +10,7 @@ takes few pairs.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -43,10 +43,10 @@ UNITS = {"dice": "", "asd_mm": "mm", "ssim": "", "psnr_db": "dB"}
 POSES = {"start_mm": "before any network", "recm_mm": "after RecM", "regm_mm": "after RegM"}
 
 
-def settings(models: Path, pairs: int, **network: int) -> Config:
-    """The card's network, patients as they are."""
+def settings(base: Config, models: Path, pairs: int, **network: int) -> Config:
+    """The card's network, patients as they are, the rest as configured."""
     card = read_json(models / "card.json")
-    return load_config(
+    return base.changed(
         {
             "seed": SEED,
             "network": {**card["network"], **network},
@@ -64,9 +64,9 @@ def simulated(row: Mapping[str, str], variant: int, path: Path, config: Config) 
     return read_shards([path], of_population=False)
 
 
-def trained(row: Mapping[str, str], models: Path, work: Path) -> Path:
-    """P3 and joint training for one patient, as the workflow does it, with the default settings; the models folder."""
-    config = settings(models, Config().simulation.pairs)
+def trained(row: Mapping[str, str], models: Path, work: Path, base: Config) -> Path:
+    """P3 and joint training for one patient, as the workflow does it; the models folder."""
+    config = settings(base, models, base.simulation.pairs)
     if not (work / "joint/card.json").exists():
         data = simulated(row, 1, work / "train.h5", config)
         for part, train in (
@@ -118,43 +118,49 @@ def costs(work: Path, found: Mapping[str, pd.DataFrame], ablation: Path | None) 
     return [*rows, Row.of(whole, [float(table["trained_min"].sum())], "min", "<= 60", f"{len(table)} rows")]
 
 
+def measure(row: Mapping[str, str], stages: Sequence[str], models: Path, work: Path, pairs: int, base: Config) -> None:
+    """One patient: make test pairs, train, measure, each if it is not there yet."""
+    config = settings(base, models, pairs, volume_voxels=COMPARED_VOXELS)
+    test = simulated(row, 0, work / f"test-{pairs}.h5", config)
+    for stage in stages:
+        if not (work / f"{stage}-{pairs}.csv").exists():
+            folder = models if stage == "p1" else trained(row, models, work, base)
+            write_measured(folder, test, work / f"{stage}-{pairs}.csv")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--sheet", type=Path, default=Path("benchmarks/held_out.tsv"))
     parser.add_argument("--models", type=Path, default=Path("resources/p1"))
+    parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
     parser.add_argument("--work", type=Path, default=Path("results/benchmarks/reconstruction"))
     parser.add_argument("--pairs", type=int, default=100, help="test pairs of each patient")
     parser.add_argument("--only", nargs="*", help="subjects of the sheet to go on with")
     parser.add_argument("--ablation", type=Path, help="ablation.csv of `snakemake ablation`")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    pairs = QUICK_PAIRS if given.quick else given.pairs
-    sheet = read_population_sheet(Config.model_validate({"population": {"sheet": given.sheet}}))
+    pairs, stages = (QUICK_PAIRS, ["p1"]) if given.quick else (given.pairs, list(STAGES))
+    base = load_config(given.config).changed({"population": {"sheet": str(given.sheet)}})
+    sheet = read_population_sheet(base)
     for subject in given.only or sheet:
-        work = given.work / subject
-        test = simulated(
-            sheet[subject], 0, work / f"test-{pairs}.h5", settings(given.models, pairs, volume_voxels=COMPARED_VOXELS)
-        )
-        for stage in ("p1",) if given.quick else STAGES:
-            target = work / f"{stage}-{pairs}.csv"
-            if not target.exists():
-                write_measured(
-                    given.models if stage == "p1" else trained(sheet[subject], given.models, work), test, target
-                )
-    found = {}
-    for stage in STAGES:
-        tables = [given.work / subject / f"{stage}-{pairs}.csv" for subject in sheet]
-        if there := [pd.read_csv(table) for table in tables if table.exists()]:
-            found[stage] = pd.concat(there)
+        measure(sheet[subject], stages, given.models, given.work / subject, pairs, base)
+    tables = {
+        stage: {s: path for s in sheet if (path := given.work / s / f"{stage}-{pairs}.csv").exists()}
+        for stage in STAGES
+    }
+    found = {stage: pd.concat(map(pd.read_csv, paths.values())) for stage, paths in tables.items() if paths}
     rows = [row for stage, table in found.items() for row in rows_of(stage, table)]
     rows += costs(given.work, found, given.ablation)
     for one in rows:
         print_row(one)
-    measured = {stage: [s for s in sheet if (given.work / s / f"{stage}-{pairs}.csv").exists()] for stage in STAGES}
-    trained_on = read_json(given.models / "card.json").get("data")
-    write_rows(given.json, rows, patients=measured, trained_on=trained_on, pairs_of_each=pairs)
+    facts = {
+        "patients": {stage: list(paths) for stage, paths in tables.items()},
+        "trained_on": read_json(given.models / "card.json").get("data"),
+        "pairs_of_each": pairs,
+    }
+    write_rows(given.json, rows, **facts)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,23 @@
 """What is measured of networks, and what benchmarks/reconstruction.py makes of it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from reconstruction import costs, rows_of
 
+from radgs.config import load_config
 from radgs.evaluation import measure_networks, write_measured
-from radgs.images import write_json
+from radgs.images import read_json, write_json, write_volume
 from radgs.models import RecM, RegM
 from radgs.training import pass_on, point_errors, read_patient
+from tests.phantoms import block_spine
 from tests.test_training_stages import CONFIG, patient  # noqa: F401
+from tests.test_workflow import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +86,37 @@ def test_costs_are_those_of_the_cards_and_of_warm_pairs(tmp_path):
     assert (ablation.value, ablation.met) == (65, False)
     missing = costs(tmp_path / "none", {"p1": table(9)}, None)
     assert [row.value is None for row in missing] == [True, False, True]
+
+
+@pytest.mark.slow
+def test_the_benchmark_goes_on_where_it_stopped_and_does_nothing_twice(tmp_path):
+    ct, labels = block_spine()
+    write_volume(tmp_path / "ct.nii.gz", ct)
+    write_volume(tmp_path / "labels.nii.gz", labels)
+    (tmp_path / "sheet.tsv").write_text(
+        f"subject\tct\tlabels\tlevels\none\t{tmp_path}/ct.nii.gz\t{tmp_path}/labels.nii.gz\tT12 L1\n"
+    )
+    config = load_config(ROOT / "tests/tiny.yaml").changed({"population": {"anchor_steps": 5}})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    pass_on(None, tmp_path / "p1", config, "p1", "a test")
+
+    def run():
+        command = [sys.executable, str(ROOT / "benchmarks/reconstruction.py"), "--json", "out.json", "--pairs", "4"]
+        places = ["--sheet", "sheet.tsv", "--models", "p1", "--config", "config.yaml", "--work", "work"]
+        done = subprocess.run(
+            [*command, *places, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return read_json(tmp_path / "out.json")
+
+    first = run()
+    assert first["patients"] == {"p1": ["one"], "p3": ["one"]}
+    rows = {row["name"]: row for row in first["rows"]}
+    assert rows["after P3 and joint: mTRE after RegM"]["n"] == 4
+    assert rows["P3 and joint training of one patient"]["value"] > 0
+    pieces = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    (tmp_path / "work/one/p3-4.csv").unlink()
+    again = run()
+    assert [row["value"] for row in again["rows"][:22]] == pytest.approx([row["value"] for row in first["rows"][:22]])
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert {path.name for path in pieces if pieces[path] != now[path]} == {"p3-4.csv"}
