@@ -57,6 +57,11 @@ def stage_settings(wildcards):
     return {name: dumped[name] for name in ("network", section, "seed")}
 
 
+def training_threads(wildcards):
+    """Rows of the ablation do not wait for each other: one thread each, side by side, is the fastest."""
+    return 1 if stage_kind(wildcards) == "ablation" else 2
+
+
 def trained_patient(wildcards):
     return (
         ABLATED

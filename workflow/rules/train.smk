@@ -59,7 +59,7 @@ rule train_recm:
         "logs/{stage}/train_recm.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: training_threads
     resources:
         mem_mb=4000,
     params:
@@ -85,7 +85,7 @@ rule train_regm:
         "logs/{stage}/train_regm.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: training_threads
     resources:
         mem_mb=4000,
     params:
@@ -112,7 +112,7 @@ rule train_joint:
         "logs/{stage}/train_joint.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: training_threads
     resources:
         mem_mb=4000,
     params:
