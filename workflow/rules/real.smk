@@ -1,25 +1,4 @@
 # Stage P2: X-rays of patients with known poses. The networks of a patient never learn from that patient's own.
-def real_shots(wildcards):
-    return sorted(
-        (shot, truth)
-        for patient, shot, truth in with_truth()
-        if patient == wildcards.patient
-    )
-
-
-def real_files(wildcards):
-    folder = RESULTS / "patients" / wildcards.patient
-    names = {
-        "xrays": "xrays.nii.gz",
-        "cameras": "cameras.json",
-        "located": "levels.json",
-    }
-    return {
-        key: [folder / shot / name for shot, _ in real_shots(wildcards)]
-        for key, name in names.items()
-    }
-
-
 rule real_pairs:
     """Cut a patient's vertebrae, whose true poses are known, out of the X-rays."""
     input:

@@ -158,3 +158,24 @@ def weights(patient, network):
         stage=p3_stages(patient),
         network=network,
     )
+
+
+def real_shots(wildcards):
+    return sorted(
+        (shot, truth)
+        for patient, shot, truth in with_truth()
+        if patient == wildcards.patient
+    )
+
+
+def real_files(wildcards):
+    folder = RESULTS / "patients" / wildcards.patient
+    names = {
+        "xrays": "xrays.nii.gz",
+        "cameras": "cameras.json",
+        "located": "levels.json",
+    }
+    return {
+        key: [folder / shot / name for shot, _ in real_shots(wildcards)]
+        for key, name in names.items()
+    }
