@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from radgs.config import load_config
 from radgs.errors import AnatomyError
@@ -148,15 +149,23 @@ def test_real_pairs_are_where_the_truth_says(prepared):
     )
     placed = fitted.moved(pairs.fields["crop_from_vertebra"][:])
     drawn = rasterize(placed, pairs.fields["K"][:], pairs.fields["camera_from_crop"][:], (32, 32))
-    for one, other, seen in zip(
-        drawn.flatten(0, 1),
-        pairs.fields["targets"][:].flatten(0, 1),
-        pairs.fields["images"][:].flatten(0, 1),
-        strict=True,
-    ):
-        assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.85
-        assert np.corrcoef(other.flatten(), seen.flatten())[0, 1] > 0.3  # the X-ray shows it there
-        assert seen.mean() > other.mean()
+    targets, images = (pairs.fields[name][:].flatten(0, 1).numpy() for name in ("targets", "images"))
+    for one, other in zip(drawn.flatten(0, 1).numpy(), targets, strict=True):
+        assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.9
+    found = [seen_at(target, image) for target, image in zip(targets, images, strict=True)]
+    assert sum(max(map(abs, shift)) <= 1 for shift in found) >= 6  # of 8; by chance 1.5
+
+
+def seen_at(target, image):
+    """By how many pixels the target must be shifted, at most 3 each way, to look most like the X-ray there."""
+    fine, shown = (one - ndimage.gaussian_filter(one, 3.0) for one in (target, image))
+    near = ndimage.binary_dilation(target > 0.2 * target.max(), iterations=2)
+
+    def alike(shift):
+        there = np.roll(near, shift, (0, 1))
+        return np.corrcoef(np.roll(fine, shift, (0, 1))[there], shown[there])[0, 1]
+
+    return max(((v, u) for v in range(-3, 4) for u in range(-3, 4)), key=alike)
 
 
 @pytest.mark.slow
