@@ -1,166 +1,165 @@
 """What the networks reconstruct, and where they say it is, on patients that no stage before P3 has seen.
 
-    python benchmarks/reconstruction.py --json FILE --sheet patients.tsv [--models resources/p1] [--quick]
+    python benchmarks/reconstruction.py --json docs/reconstruction.json --sheet benchmarks/held_out.tsv [--quick]
 
-The sheet names the patients as a population's does (subject, ct, labels, levels, leave_out). Their X-rays are simulated
-by the simulator that made the training pairs, from seeds of their own: an upper bound. ``--quick`` leaves P3 and the
-joint training out, which take minutes a patient.
+The sheet names the patients as a population's does (subject, ct, labels, levels, leave_out). Their X-rays are
+simulated by the simulator that made the training pairs, from seeds of their own: an upper bound. Each piece (pairs,
+training, measuring a stage) is kept in ``--work`` and not done again: run it in as many goes as needed, or with
+``--only`` for some patients. ``--quick`` leaves P3 and the joint training out, which take minutes a patient, and
+takes few pairs.
 """
 
 import argparse
-import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
+import pandas as pd
 from measure import Row, print_row, write_rows
 
 from radgs.config import Config, load_config
-from radgs.evaluation.volumes import compare_volumes
-from radgs.gaussians import Grid, voxelize
-from radgs.images import Volume, read_json
-from radgs.models import RecM, RegM, load_recm, load_regm, warp
+from radgs.evaluation import COMPARED_VOXELS, write_measured
+from radgs.images import read_json
 from radgs.sheets import read_population_sheet
 from radgs.simulation import simulate_population
 from radgs.training import TrainingData, read_shards, train_joint, train_recm, train_regm
-from radgs.training.data import views_of
-from radgs.training.losses import point_errors
-from radgs.training.recm_stage import anchors_of
 
 SEED = 770_000
-VOXELS = 64  # of the volumes compared, 1.75 mm; RegM gets means over the network's voxels
+QUICK_PAIRS = 12
 STILL = {"growth": 0, "warp_mm": 0, "mineral": [1, 1], "texture": 0, "mirror": False}
+STAGES = {"p1": "P1 only", "p3": "after P3 and joint"}
+KINDS = {"xray_only": "X-ray-only", "ct_assisted": "CT-assisted"}
 GOALS = {
-    "P1": {"dice": ">= 0.84", "asd_mm": "<= 0.75", "mtre": "<= 4"},
-    "P3": {
-        "dice": ">= 0.92",
-        "asd_mm": "<= 0.4",
-        "ssim": ">= 0.95",
-        "psnr_db": ">= 29",
-        "mtre": "<= 1.5",
-        "p95": "<= 4",
-    },
+    ("p1", "xray_only_dice"): ">= 0.84",
+    ("p1", "xray_only_asd_mm"): "<= 0.75",
+    ("p1", "regm_mm"): "<= 4",
+    ("p3", "xray_only_dice"): ">= 0.92",
+    ("p3", "xray_only_asd_mm"): "<= 0.4",
+    ("p3", "xray_only_ssim"): ">= 0.95",
+    ("p3", "xray_only_psnr_db"): ">= 29",
+    ("p3", "regm_mm"): "<= 1.5",
+    ("p3", "p95"): "<= 4",
 }
-UNITS = {"ssim": "", "psnr_db": "dB", "dice": "", "asd_mm": "mm"}
-KINDS = {"grid": "X-ray-only", "patient": "CT-assisted"}
+UNITS = {"dice": "", "asd_mm": "mm", "ssim": "", "psnr_db": "dB"}
+POSES = {"start_mm": "before any network", "recm_mm": "after RecM", "regm_mm": "after RegM"}
 
 
-def settings(models: Path, pairs: int) -> Config:
-    """The card's network; patients as they are; truth on a finer grid than the network's."""
+def settings(base: Config, models: Path, pairs: int, **network: int) -> Config:
+    """The card's network, patients as they are, the rest as configured."""
     card = read_json(models / "card.json")
-    network = {**card["network"], "volume_voxels": VOXELS}
-    population = {"pairs": pairs, "variation": STILL, "levels": 4}
-    return load_config(
-        {"seed": SEED, "network": network, "crop": {"size_mm": card["crop_mm"]}, "population": population}
+    return base.changed(
+        {
+            "seed": SEED,
+            "network": {**card["network"], **network},
+            "crop": {"size_mm": card["crop_mm"]},
+            "population": {"pairs": pairs, "variation": STILL, "levels": 4},
+        }
     )
 
 
-def simulated(row: Mapping[str, str], variant: int, folder: Path, config: Config) -> TrainingData:
+def simulated(row: Mapping[str, str], variant: int, path: Path, config: Config) -> TrainingData:
     """Pairs of a patient; each variant has scenes of its own."""
-    path = folder / f"{row['subject']}-{variant}-{config.network.volume_voxels}.h5"
-    levels, left_out = row["levels"].split(), row["leave_out"].split()
-    simulate_population(row["ct"] or None, row["labels"], levels, left_out, row["subject"], variant, path, config)
-    return read_shards([path])
+    if not path.exists():
+        levels, left_out = row["levels"].split(), row["leave_out"].split()
+        simulate_population(row["ct"] or None, row["labels"], levels, left_out, row["subject"], variant, path, config)
+    return read_shards([path], of_population=False)
 
 
-@torch.no_grad()
-def measured(recm: RecM, regm: RegM, data: TrainingData) -> dict[str, list[float]]:
-    """Numbers of every pair: reconstructions in both kinds, poses, seconds of the whole chain."""
-    found: dict[str, list[float]] = {}
-    fine, coarse = Grid.centred(recm.crop_mm, VOXELS), Grid.centred(recm.crop_mm, recm.settings.volume_voxels)
-    for i in range(len(data.fields["level"])):
-        pair = {name: values[i : i + 1] for name, values in data.fields.items()}
-        rows, truth = pair["vertebra"], pair["crop_from_vertebra"]
-        ct = data.vertebrae.volumes[rows]
-        small = torch.nn.functional.adaptive_avg_pool3d(ct, recm.settings.volume_voxels)
-        began = time.perf_counter()
-        made = recm.factual(
-            recm.observe(views_of(pair)), views_of(pair), anchors_of(recm, rows, data.vertebrae, "patient")
-        )
-        motion = recm.observe(views_of(pair)).factual_motion
-        pose = regm(small, voxelize(made, coarse), motion)
-        numbers = {"seconds": time.perf_counter() - began}
-        points = data.vertebrae.points[rows]
-        start = torch.eye(4, dtype=truth.dtype)[None]
-        for name, at in (("start", start), ("recm", motion), ("mtre", pose)):
-            numbers[name] = float(point_errors(at, truth, points))
-        target = Volume.axis_parallel(warp(ct, truth, recm.crop_mm)[0].numpy(), fine.spacing_mm, (0, 0, 0))
-        for kind, said in KINDS.items():
-            gaussians = recm(views_of(pair), anchors_of(recm, rows, data.vertebrae, kind)).factual
-            volume = voxelize(gaussians, fine)[0].numpy()
-            numbers |= {f"{said} {k}": v for k, v in vars(compare_volumes(target.with_array(volume), target)).items()}
-        for name, value in numbers.items():
-            if value is not None:
-                found.setdefault(name, []).append(value)
-    return found
+def trained(row: Mapping[str, str], models: Path, work: Path, base: Config) -> Path:
+    """P3 and joint training for one patient, as the workflow does it; the models folder."""
+    config = settings(base, models, base.simulation.pairs)
+    if not (work / "joint/card.json").exists():
+        data = simulated(row, 1, work / "train.h5", config)
+        for part, train in (
+            ("recm", lambda to: train_recm(data, models, to, config, config.training)),
+            ("regm", lambda to: train_regm(data, work / "recm", models, to, config, config.training)),
+            ("joint", lambda to: train_joint(data, work / "recm", work / "regm", to, config, config.training)),
+        ):
+            if not (work / part / "card.json").exists():
+                train(work / part)
+    return work / "joint"
 
 
-def rows_of(stage: str, found: Mapping[str, list[float]]) -> list[Row]:
-    """The lines of one stage."""
-    goals, rows = GOALS[stage], []
-    for said in KINDS.values():
+def rows_of(stage: str, found: pd.DataFrame) -> list[Row]:
+    """The lines of one stage; each number's median over the pairs that have it."""
+    rows = []
+    for kind, said in KINDS.items():
         for name, unit in UNITS.items():
-            goal = goals.get(name, "") if said == "X-ray-only" else ""
-            if values := found.get(f"{said} {name}"):
-                rows.append(Row.of(f"{stage}: {said} {name}", values, unit, goal))
-            else:
-                rows.append(Row.missing(f"{stage}: {said} {name}", unit, goal, "no bone in any reconstruction"))
-    for name, said in (("start", "before any network"), ("recm", "after RecM"), ("mtre", "after RegM")):
-        rows.append(Row.of(f"{stage}: mTRE {said}, median", found[name], "mm", goals.get(name, "")))
-    p95 = float(np.quantile(found["mtre"], 0.95))
-    rows.append(Row.of(f"{stage}: mTRE after RegM, 95th percentile", [p95], "mm", goals.get("p95", "")))
-    if stage == "P1":
-        rows.append(Row.of("RecM, voxelize, RegM of one vertebra, warm", found["seconds"][3:], "s", "<= 0.5"))
-    return rows
+            title, goal = f"{STAGES[stage]}: {said} {name}", GOALS.get((stage, f"{kind}_{name}"), "")
+            values = found[f"{kind}_{name}"].dropna().tolist()
+            missing = len(found) - len(values)
+            note = f"{missing} of {len(found)} pairs have none" if missing else ""
+            rows.append(
+                Row.of(title, values, unit, goal, note) if values else Row.missing(title, unit, goal, "no bone in any")
+            )
+    for name, said in POSES.items():
+        rows.append(Row.of(f"{STAGES[stage]}: mTRE {said}", found[name].tolist(), "mm", GOALS.get((stage, name), "")))
+    p95 = float(found["regm_mm"].quantile(0.95))
+    title = f"{STAGES[stage]}: mTRE after RegM, 95th percentile"
+    return [*rows, Row.of(title, [p95], "mm", GOALS.get((stage, "p95"), ""), f"of {len(found)} pairs")]
 
 
-def trained(row: Mapping[str, str], models: Path, folder: Path, pairs: int) -> tuple[RecM, RegM, float]:
-    """P3 and joint training for one patient, as the workflow does it, with the default settings."""
-    network = read_json(models / "card.json")["network"]
-    fine = settings(models, pairs).model_dump(mode="json")
-    config = load_config({**fine, "network": network})
-    data = simulated(row, 1, folder, config)
-    began = time.perf_counter()
-    train_recm(data, models, folder / "recm", config, config.training)
-    train_regm(data, folder / "recm", models, folder / "regm", config, config.training)
-    train_joint(data, folder / "recm", folder / "regm", folder / "joint", config, config.training)
-    seconds = time.perf_counter() - began
-    return load_recm(folder / "joint"), load_regm(folder / "joint"), seconds
+def costs(work: Path, found: Mapping[str, pd.DataFrame], ablation: Path | None) -> list[Row]:
+    """How long it all takes."""
+    seconds = [
+        sum(read_json(joint.parents[1] / part / "card.json")["seconds"] for part in ("recm", "regm", "joint"))
+        for joint in sorted(work.glob("*/joint/card.json"))
+    ]
+    p3, whole = "P3 and joint training of one patient", "ablation, training of all rows"
+    first = next(iter(found.values()))
+    rows = [
+        Row.of(p3, [s / 60 for s in seconds], "min", "<= 6")
+        if seconds
+        else Row.missing(p3, "min", "<= 6", "not run (--quick)"),
+        Row.of("RecM, voxelize, RegM of one vertebra, warm", first["seconds"][3:].tolist(), "s", "<= 0.5"),
+    ]
+    if ablation is None:
+        return [*rows, Row.missing(whole, "min", "<= 60", "not run; give --ablation with its ablation.csv")]
+    table = pd.read_csv(ablation)
+    return [*rows, Row.of(whole, [float(table["trained_min"].sum())], "min", "<= 60", f"{len(table)} rows")]
+
+
+def measure(row: Mapping[str, str], stages: Sequence[str], models: Path, work: Path, pairs: int, base: Config) -> None:
+    """One patient: make test pairs, train, measure, each if it is not there yet."""
+    config = settings(base, models, pairs, volume_voxels=COMPARED_VOXELS)
+    test = simulated(row, 0, work / f"test-{pairs}.h5", config)
+    for stage in stages:
+        if not (work / f"{stage}-{pairs}.csv").exists():
+            folder = models if stage == "p1" else trained(row, models, work, base)
+            write_measured(folder, test, work / f"{stage}-{pairs}.csv")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--sheet", type=Path, required=True)
+    parser.add_argument("--sheet", type=Path, default=Path("benchmarks/held_out.tsv"))
     parser.add_argument("--models", type=Path, default=Path("resources/p1"))
+    parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--work", type=Path, default=Path("results/benchmarks/reconstruction"))
     parser.add_argument("--pairs", type=int, default=100, help="test pairs of each patient")
+    parser.add_argument("--only", nargs="*", help="subjects of the sheet to go on with")
+    parser.add_argument("--ablation", type=Path, help="ablation.csv of `snakemake ablation`")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    sheet = read_population_sheet(Config.model_validate({"population": {"sheet": given.sheet}}))
-    found: dict[str, dict[str, list[float]]] = {"P1": {}, "P3": {}}
-    seconds: list[float] = []
-    recm, regm = load_recm(given.models), load_regm(given.models)
-    seen = read_json(given.models / "card.json")
-    for row in sheet.values():
-        with tempfile.TemporaryDirectory() as made:
-            test = simulated(row, 0, Path(made), settings(given.models, given.pairs))
-            stages = {"P1": (recm, regm)}
-            if not given.quick:
-                pairs = Config().simulation.pairs
-                *networks, spent = trained(row, given.models, Path(made), pairs)
-                stages["P3"], seconds = (networks[0], networks[1]), [*seconds, spent]
-            for stage, networks_of in stages.items():
-                for name, values in measured(*networks_of, test).items():
-                    found[stage].setdefault(name, []).extend(values)
-    rows = [row for stage, numbers in found.items() if numbers for row in rows_of(stage, numbers)]
-    if seconds:
-        rows.append(Row.of("P3 and joint training of one patient", [s / 60 for s in seconds], "min", "<= 6"))
+    pairs, stages = (QUICK_PAIRS, ["p1"]) if given.quick else (given.pairs, list(STAGES))
+    base = load_config(given.config).changed({"population": {"sheet": str(given.sheet)}})
+    sheet = read_population_sheet(base)
+    for subject in given.only or sheet:
+        measure(sheet[subject], stages, given.models, given.work / subject, pairs, base)
+    tables = {
+        stage: {s: path for s in sheet if (path := given.work / s / f"{stage}-{pairs}.csv").exists()}
+        for stage in STAGES
+    }
+    found = {stage: pd.concat(map(pd.read_csv, paths.values())) for stage, paths in tables.items() if paths}
+    rows = [row for stage, table in found.items() for row in rows_of(stage, table)]
+    rows += costs(given.work, found, given.ablation)
     for one in rows:
         print_row(one)
-    facts = {"patients": list(sheet), "trained_on": seen.get("data"), "pairs_of_each": given.pairs}
+    facts = {
+        "patients": {stage: list(paths) for stage, paths in tables.items()},
+        "trained_on": read_json(given.models / "card.json").get("data"),
+        "pairs_of_each": pairs,
+    }
     write_rows(given.json, rows, **facts)
 
 

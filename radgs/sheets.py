@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -135,6 +135,31 @@ def _examine_population(config: Config, sheets: Sheets) -> dict[str, Row]:
 def patient_levels(row: Mapping[str, str], config: Config) -> list[str]:
     """The levels to register in a patient: those of its row of ``patients.tsv``, else the config's."""
     return row["levels"].split() or list(config.levels)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Patients whose networks must not learn from their own X-rays, and those whose X-rays they learn from in P2."""
+
+    held_out: list[str]
+    learned: list[str]
+
+
+def real_folds(config: Config, patients: Iterable[str], xrays: Sequence[Mapping[str, str]]) -> dict[str, Fold]:
+    """The folds of stage P2, by name; none without ``real.folds``.
+
+    Patients with a truth are dealt out in the order of the sheet, each with all of its shots. Those without are in the
+    fold ``all``, whose networks learn from every truth.
+    """
+    known = {row["patient"] for row in xrays if row["truth"]}
+    real, other = [p for p in patients if p in known], [p for p in patients if p not in known]
+    folds = {}
+    for number in range(min(config.real.folds, len(real))):
+        held_out = real[number :: config.real.folds]
+        folds[str(number)] = Fold(held_out, [p for p in real if p not in held_out])
+    if config.real.folds and other:
+        folds["all"] = Fold(other, real)
+    return folds
 
 
 def evaluated_shots(config: Config) -> list[EvaluatedShot]:

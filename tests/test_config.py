@@ -31,6 +31,39 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):
     assert config.demo.carm == Config().demo.carm
 
 
+@pytest.mark.parametrize(
+    "place", [("training",), ("population", "training"), ("real", "training"), ("detection", "yolo", "training")]
+)
+def test_a_part_that_is_given_in_part_keeps_the_rest_of_what_stood_there(place):
+    def at(config):
+        for name in place:
+            config = getattr(config, name)
+        return config
+
+    was = at(Config())
+    last = "regm" if hasattr(was, "regm") else None
+    given = {"epochs": 0.5} if last is None else {last: {"epochs": 0.5}}
+    for name in reversed(place):
+        given = {name: given}
+    now = at(load_config(given))
+    expected = was.model_dump()
+    (expected[last] if last else expected)["epochs"] = 0.5
+    assert now.model_dump() == expected
+
+
+def test_changes_of_a_config_leave_the_rest_and_a_preset_still_says_what_is_not_given():
+    config = load_config({"seed": 5, "training": {"recm": {"epochs": 2}, "losses": {"tv": 0.3}}})
+    other = config.changed({"training": {"losses": {"preset": "paper"}, "joint": {"epochs": 0}}})
+    assert (other.seed, other.training.recm.epochs, other.training.joint.epochs) == (5, 2, 0)
+    assert (other.training.losses.tv, other.training.losses.anchor) == (0.3, 0)
+    assert other.training.joint.batch == config.training.joint.batch
+
+
+def test_one_fold_is_refused():
+    with pytest.raises(ConfigError, match=r"real\.folds: one fold would train on the patients that it is for"):
+        load_config({"real": {"folds": 1}})
+
+
 def test_all_problems_are_named_in_one_line(tmp_path):
     (tmp_path / "c.yaml").write_text("crop: {size_mm: -1, colour: red}\ndemo: {shots: many}\ntypo: 1\n")
     with pytest.raises(ConfigError) as error:

@@ -16,12 +16,11 @@ CONFIG = load_config(ROOT / "config/config.yaml")
 def learned_from(card):
     """By subject, what any training in the weights' history has seen and left out."""
     found = {}
-    while card:
-        for subject, levels in (card.get("data") or {}).get("levels_of", {}).items():
+    for data in [card["data"], *card["started_from"]]:
+        for subject, levels in data["levels_of"].items():
             seen, left_out = found.setdefault(subject, (set(), set()))
             seen |= set(levels["levels"].split())
             left_out |= set(levels["leave_out"].split())
-        card = card.get("started_from")
     return found
 
 

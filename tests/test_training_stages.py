@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from radgs.config import Config
+from radgs.config import Config, MachineSettings
 from radgs.errors import AnatomyError, ConfigError, ImageError
 from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize, write_ply
 from radgs.geometry import rigid_motion
 from radgs.images import Volume, write_volume
-from radgs.models import RecM, load_recm, load_regm
+from radgs.models import RecM, RegM, load_recm, load_regm
 from radgs.training import loop, pass_on, read_patient, train_joint, train_recm, train_regm
 from radgs.training.data import read_vertebrae, views_of
 from radgs.training.losses import point_errors
+from radgs.training.machine import device_of
 from radgs.training.recm_stage import RecMStage, anchors_of
+from radgs.training.regm_stage import JointStage, reconstructed
 
 PIXELS, COUNT, SIZE_MM = 32, 48, 112.0
 LEVELS = {"T12": 19, "L1": 20}
@@ -156,6 +159,61 @@ def test_a_stage_without_data_passes_its_weights_on_and_says_so(trained, tmp_pat
     start = poses(1, 3)
     volumes = torch.rand(2, 1, 16, 16, 16)
     torch.testing.assert_close(load_regm(tmp_path / "p1")(volumes[0], volumes[1], start), start)
+
+
+def test_a_card_names_all_that_the_weights_have_learned_from_once(trained, patient, tmp_path):
+    for stage in ("recm", "regm", "joint"):  # of one patient, one after the other
+        assert json.loads((trained / stage / "card.json").read_text())["started_from"] == []
+    first = json.loads((trained / "joint" / "card.json").read_text())["data"]
+    pass_on(trained / "joint", tmp_path / "p2", CONFIG, "p2", "no real X-rays with poses")
+    write_pairs(tmp_path / "other.h5", seed=9)
+    other = read_patient(tmp_path / "other.h5", *patient[1:], CONFIG.network.volume_voxels)
+    train_recm(other, tmp_path / "p2", tmp_path / "recm", CONFIG, CONFIG.training)
+    train_regm(other, tmp_path / "recm", tmp_path / "p2", tmp_path / "regm", CONFIG, CONFIG.training)
+    for stage in ("p2", "recm", "regm"):
+        assert json.loads((tmp_path / stage / "card.json").read_text())["started_from"] == [first]
+
+
+def test_a_card_of_an_earlier_version_is_refused(trained, tmp_path):
+    shutil.copytree(trained / "joint", tmp_path / "old")
+    card = json.loads((tmp_path / "old/card.json").read_text())
+    (tmp_path / "old/card.json").write_text(json.dumps(card | {"started_from": {"data": None}}))
+    with pytest.raises(ConfigError, match="earlier version"):
+        pass_on(tmp_path / "old", tmp_path / "p2", CONFIG, "p2", "")
+
+
+def test_a_stage_of_no_epochs_measures_its_weights_and_passes_them_on(trained, patient, tmp_path):
+    config = CONFIG.changed({"training": {"recm": {"epochs": 0}}})
+    train_recm(data(patient), trained / "joint", tmp_path, config, config.training)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert (card["trained"], card["reason"], card["steps"]) == (False, "training.recm.epochs is 0", 0)
+    assert card["metrics"]["validated"] == 5
+    for name in ("recm", "regm"):
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == (trained / f"joint/{name}.safetensors").read_bytes()
+
+
+def test_without_counterfactuals_only_the_factual_branch_is_taught(patient):
+    some = data(patient)
+    batch = {name: values[:8] for name, values in some.fields.items()}
+    for counterfactual, branches in ((True, {"factual", "effect"}), (False, {"factual"})):
+        losses = CONFIG.training.losses.model_copy(update={"counterfactual": counterfactual})
+        stages = [
+            RecMStage(RecM(CONFIG.network), some.vertebrae, losses),
+            JointStage(RecM(CONFIG.network), RegM(CONFIG.network), some.vertebrae, losses, "patient"),
+        ]
+        for stage in stages:
+            terms = [stage(batch) for _ in range(6)]
+            assert any("factual.image" in one for one in terms)
+            assert {key.split(".")[0] for one in terms for key in one} - {"registration"} == branches
+
+
+def test_reconstructions_are_made_where_the_network_is_even_beside_a_gpu(patient, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device_of(MachineSettings(accelerator=name)) for name in ("cpu", "auto")] == ["cpu", "cuda"]
+    some = data(patient)
+    few = {name: values[:3] for name, values in some.fields.items()}
+    made = reconstructed(RecM(CONFIG.network), few, some.vertebrae, "patient")
+    assert made["reconstruction"].shape == (3, 16, 16, 16)
 
 
 def test_training_goes_on_from_initial_weights(trained, patient, tmp_path):

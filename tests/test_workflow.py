@@ -178,6 +178,9 @@ def test_the_whole_workflow_runs_and_writes_the_agreed_files(finished):
     assert page.index("A phantom.") < page.index("Overview")
     card = json.loads((results / "models/p1/card.json").read_text())
     assert card["trained"] is False
+    learned = page[page.index("What the networks learned from") :]
+    assert "p2</td><td colspan=4>not trained, its weights were passed on: no real X-rays" in learned
+    assert "p3/tiny/joint</td><td>tiny</td>" in learned
 
 
 @pytest.mark.slow

@@ -51,7 +51,8 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
     """Run one rule's library call with its config, threads and log; a :class:`RadgsError` becomes one line.
 
     Args:
-        snakemake: the object that Snakemake gives to a script; its param ``levels``, if there, is the patient's.
+        snakemake: the object that Snakemake gives to a script; its params ``levels`` (the patient's) and
+            ``changes`` (of the settings) are taken over, if there.
         action: takes the config and calls the library.
 
     Raises:
@@ -66,7 +67,7 @@ def run_rule(snakemake: Any, action: Callable[[Config], object]) -> None:
     with Path(snakemake.log[0]).open("a" if helper else "w") as log:
         sys.stdout = _Tee(sys.__stdout__ or sys.stdout, log)
         try:
-            config = load_config(snakemake.config)
+            config = load_config(snakemake.config).changed(snakemake.params.get("changes") or {})
             levels = snakemake.params.get("levels")
             action(config.with_levels(levels) if levels else config)
         except MENDABLE as error:

@@ -1,5 +1,6 @@
 """Metrics, protocol, statistics: how good poses and reconstructions are. Only this package may open truth."""
 
+from radgs.evaluation.networks import COMPARED_VOXELS, measure_networks, write_measured
 from radgs.evaluation.poses import (
     CaptureRange,
     capture_range,
@@ -15,6 +16,7 @@ from radgs.evaluation.tables import Pose, evaluate_poses, read_poses, summary_of
 from radgs.evaluation.volumes import VolumeMetrics, average_metrics, compare_volumes
 
 __all__ = [
+    "COMPARED_VOXELS",
     "CaptureRange",
     "EvaluatedShot",
     "Pose",
@@ -25,6 +27,7 @@ __all__ = [
     "compare_volumes",
     "evaluate_poses",
     "evaluate_registrations",
+    "measure_networks",
     "publication_starts",
     "read_poses",
     "standardised_starts",
@@ -35,4 +38,5 @@ __all__ = [
     "target_points",
     "target_registration_error",
     "wilson_interval",
+    "write_measured",
 ]

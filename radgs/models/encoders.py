@@ -155,7 +155,9 @@ class TransformerEncoder(Encoder):
             qkv_bias=True,
         )
         self.backbone.patch_embedding.position_embeddings.requires_grad_(True)
-        for block in self.backbone.blocks:
+        blocks: Any = self.backbone.blocks
+        for block in blocks:
+            block.attn.use_flash_attention = True  # faster, the same but for rounding; MONAI's ViT does not pass it on
             del block.norm_cross_attn  # MONAI makes it for attention to a second input, and never uses it here
         self.lateral = _CONVOLUTIONS[spatial_dims](hidden, out_channels, 1)
         self.mode, self.grid = _MODES[spatial_dims], (size // patch,) * spatial_dims

@@ -58,8 +58,8 @@ def estimate(
     centres: Mapping[str, NDArray[np.float64]],
     crops: Mapping[str, VertebraCrop],
     anchors: Mapping[str, RadiativeGaussians],
-    recm: RecM,
-    regm: RegM,
+    recm: RecM | Mapping[str, RecM],
+    regm: RegM | Mapping[str, RegM],
     config: Config,
 ) -> dict[str, Estimate]:
     """Reconstruct each located vertebra from the X-rays, then register its CT to the reconstruction.
@@ -69,10 +69,15 @@ def estimate(
         centres: by level, located centre, ``[3]`` world, mm.
         crops: by level, of the CT.
         anchors: by level, Gaussians fitted to the CT (vertebra frame); used by the CT-assisted reconstruction only.
-        recm: X-rays to Gaussians.
-        regm: CT and reconstruction to pose.
+        recm: X-rays to Gaussians; of all levels, or by level.
+        regm: CT and reconstruction to pose; likewise.
         config: crop size, network sizes, and which reconstruction RegM gets.
     """
+    if isinstance(recm, Mapping):
+        assert isinstance(regm, Mapping)
+        each = ((k, {k: centre}, recm[k], regm[k]) for k, centre in centres.items())
+        return {k: estimate(xrays, one, crops, anchors, a, b, config)[k] for k, one, a, b in each}
+    assert not isinstance(regm, Mapping)
     levels, size, network = list(centres), config.crop.size_mm, config.network
     # the order they were trained with: AP or PA, then the view most across it
     pair = {name: xrays[name] for name in frontal_and_lateral({k: x.camera for k, x in xrays.items()})}

@@ -64,8 +64,8 @@ def register(
     patient: Patient,
     xrays: Mapping[str, Xray],
     levels: Mapping[str, Mapping[str, Any]],
-    recm: RecM,
-    regm: RegM,
+    recm: RecM | Mapping[str, RecM],
+    regm: RegM | Mapping[str, RegM],
     verdict_model: dict[str, Any],
     config: Config,
 ) -> dict[str, Registration]:
@@ -75,8 +75,8 @@ def register(
         patient: the CT's side.
         xrays: the views.
         levels: by level, ``centre_mm`` (world), ``residual_mm`` and ``doubts`` of its name, as in ``levels.json``.
-        recm: reconstruction network.
-        regm: registration network.
+        recm: reconstruction network, or one for each level.
+        regm: registration network, or one for each level.
         verdict_model: of :func:`radgs.registration.judge.read_model`.
         config: settings.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from radgs.anatomy import (
     LEVELS,
@@ -20,10 +21,12 @@ from radgs.config import Config
 from radgs.errors import AnatomyError, ConfigError
 from radgs.gaussians import read_ply
 from radgs.images import Frames, read_frame_uid, read_json, read_xrays, world_frame, write_json
-from radgs.models import load_recm, load_regm
+from radgs.models import RecM, RegM, load_recm, load_regm
 from radgs.registration.judge import Verdict, read_model
 from radgs.registration.register import Patient, register
 from radgs.registration.results import write_registration
+
+_Network = TypeVar("_Network", RecM, RegM)
 
 
 def read_patient(
@@ -59,6 +62,23 @@ def read_patient(
     return Patient(tissue, audited, read, {level: read_ply(anchors[level]) for level in whole})
 
 
+def _networks(
+    folder: str | Path | Mapping[str, str | Path], config: Config
+) -> tuple[RecM | dict[str, RecM], RegM | dict[str, RegM]]:
+    """RecM and RegM, of all levels or by level, that fit the config."""
+    if isinstance(folder, Mapping):
+        recm = {level: _loaded(load_recm, one, config) for level, one in folder.items()}
+        return recm, {level: _loaded(load_regm, one, config) for level, one in folder.items()}
+    return _loaded(load_recm, folder, config), _loaded(load_regm, folder, config)
+
+
+def _loaded(load: Callable[[str | Path], _Network], folder: str | Path, config: Config) -> _Network:
+    network = load(folder)
+    if network.settings != config.network or network.crop_mm != config.crop.size_mm:
+        raise ConfigError(f"{Path(folder) / 'card.json'}: weights of another network or crop than the config's")
+    return network
+
+
 def register_shot(
     ct: str | Path,
     vertebrae: str | Path,
@@ -69,7 +89,7 @@ def register_shot(
     xrays: str | Path,
     cameras: str | Path,
     levels: str | Path,
-    models_folder: str | Path,
+    models_folder: str | Path | Mapping[str, str | Path],
     output_folder: str | Path,
     config: Config,
     ct_about: str | Path | None = None,
@@ -87,7 +107,7 @@ def register_shot(
         xrays: line integrals of the shot.
         cameras: its ``cameras.json``.
         levels: ``levels.json``.
-        models_folder: weights of RecM and RegM.
+        models_folder: weights of RecM and RegM; one folder, or one for each level.
         output_folder: for ``registrations.json`` and a folder a level.
         config: settings.
         ct_about: ``ct.json`` of :func:`radgs.images.prepare_ct`; absent: no DICOM objects are written.
@@ -101,14 +121,9 @@ def register_shot(
         shutil.rmtree(output / level, ignore_errors=True)
     patient = read_patient(ct, vertebrae, audit, crops, masks, anchors, config)
     located = read_levels(levels)
-    networks = load_recm(models_folder), load_regm(models_folder)
-    for network in networks:
-        if network.settings != config.network or network.crop_mm != config.crop.size_mm:
-            raise ConfigError(
-                f"{Path(models_folder) / 'card.json'}: weights of another network or crop than the config's"
-            )
+    recm, regm = _networks(models_folder, config)
     views = read_xrays(xrays, cameras)
-    results = register(patient, views, located, *networks, read_model(), config)
+    results = register(patient, views, located, recm, regm, read_model(), config)
     frames = Frames(read_frame_uid(ct_about), world_frame(views)) if ct_about else None
     for level, result in results.items():
         write_registration(output / level, result, patient.crops[level], frames, subject)

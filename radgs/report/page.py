@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from radgs.geometry import RigidTransform
 from radgs.images import Xray, atomic_path, read_json, read_volume, read_xrays
 from radgs.registration import read_attention
 from radgs.report.figures import draw_attention, draw_overlay, draw_slices, draw_steps
+from radgs.report.stages import stages_section
 
 _EVERYTHING = ReportSettings()
 _STYLE = """
@@ -167,6 +169,7 @@ def write_report(
     summary_json: str | Path,
     target: str | Path,
     settings: ReportSettings = _EVERYTHING,
+    stages: Mapping[str, Sequence[tuple[str, str | Path]]] = MappingProxyType({}),
 ) -> None:
     """Draw every registration's pictures and write the page.
 
@@ -178,6 +181,7 @@ def write_report(
         summary_json: the aggregate.
         target: the HTML file.
         settings: what is drawn.
+        stages: by patient, name and ``card.json`` of each stage of training.
     """
     root = Path(results) / "patients"
     table, summary = pd.read_csv(registrations_csv), json.loads(Path(summary_json).read_text())
@@ -202,7 +206,7 @@ def write_report(
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>radgs: registrations</title>'
         f"<style>{_STYLE}</style><h1>Registration of single vertebrae to two X-rays</h1>{about}"
-        f"<p>Research software, not a medical device.</p>{measured}{''.join(sections)}</html>"
+        f"<p>Research software, not a medical device.</p>{measured}{stages_section(stages)}{''.join(sections)}</html>"
     )
     with atomic_path(target) as part:
         part.write_text(page)

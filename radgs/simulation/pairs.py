@@ -18,14 +18,16 @@ from radgs.anatomy.views import window_camera
 from radgs.config import Config, SimulationSettings
 from radgs.errors import ImageError
 from radgs.geometry import Camera, RigidTransform, triangulate
-from radgs.images import Volume, atomic_path
+from radgs.images import Volume, atomic_path, hu_to_mu
 from radgs.projection import XrayPhysics
+from radgs.simulation.beyond import continued
 from radgs.simulation.carm import CArm
 from radgs.simulation.physics import random_physics
 from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, project_part, sample_spine_pose
 
 _FIELDS = ("images", "targets", "K", "camera_from_crop", "crop_from_vertebra", "level")
 _OVERSAMPLING = 2  # rays per window pixel and axis for bone: the real windows are averages over pixels
+_BONE_STEP_MM = 1.5
 
 
 class SimulatedPairs(Dataset[dict[str, Tensor]]):
@@ -50,9 +52,12 @@ class SimulatedPairs(Dataset[dict[str, Tensor]]):
         return {name: values[index] for name, values in self.fields.items()}
 
 
-def _finer(camera: Camera, factor: int) -> Camera:
-    first = -(factor - 1) / (2 * factor)
-    return camera.window(first, first, camera.width * factor, camera.height * factor, 1 / factor)
+def averaged(part: Volume, window: Camera, world_from_ct: RigidTransform) -> NDArray[np.float32]:
+    """Line integrals of a part of the CT, each the mean over a pixel of the window, ``[h, w]``."""
+    n, first = _OVERSAMPLING, -(_OVERSAMPLING - 1) / (2 * _OVERSAMPLING)
+    fine = window.window(first, first, window.width * n, window.height * n, 1 / n)
+    drawn = project_part(part, fine, world_from_ct, _BONE_STEP_MM)
+    return drawn.reshape(window.height, n, window.width, n).mean(axis=(1, 3))
 
 
 class PairMaker:
@@ -64,6 +69,8 @@ class PairMaker:
         self.centres = self.spine.centres
         factor = max(int(2.1 / float(ct.spacing[:2].max())), 1)
         self.soft = self.spine.tissue.soft.binned_in_plane(factor)
+        whole = ct.with_array(hu_to_mu(ct.array)).binned_in_plane(factor)
+        self.longer = continued(self.soft, whole, [self.centres[k] for k in levels], config.simulation.reach_mm)
         self.mask_points = {level: self.spine.tissue.points(level)[::29] for level in levels}
 
     def scene(
@@ -74,7 +81,8 @@ class PairMaker:
         seen = list(levels or self.levels)
         pose = sample_spine_pose(rng, self.centres, seen, settings.motion)
         cameras = CArm(settings.carm).sample(rng)
-        return [self._pair(rng, level, pose, cameras) for level in seen]
+        soft = self.longer if self.longer and rng.random() < settings.reach_share else self.soft
+        return [self._pair(rng, level, pose, cameras, soft) for level in seen]
 
     def _located(
         self, rng: np.random.Generator, level: str, world_from_ct: RigidTransform, cameras: dict[str, Camera]
@@ -90,7 +98,7 @@ class PairMaker:
         return triangulate(list(cameras.values()), middles).point
 
     def _pair(
-        self, rng: np.random.Generator, level: str, pose: SpinePose, cameras: dict[str, Camera]
+        self, rng: np.random.Generator, level: str, pose: SpinePose, cameras: dict[str, Camera], tissue: Volume
     ) -> dict[str, NDArray[np.generic]]:
         world_from_ct, size = pose.levels[level], self.config.crop.size_mm
         located = self._located(rng, level, world_from_ct, cameras)
@@ -99,18 +107,15 @@ class PairMaker:
         images, targets, intrinsics, poses = [], [], [], []
         for camera in cameras.values():
             window = window_camera(camera, located, size, self.config.network.image_px)
-            fine = _finer(window, _OVERSAMPLING)
             bones = {
-                name: project_part(self.spine.tissue.excess[name], fine, pose.levels[name], 1.5)
+                name: averaged(self.spine.tissue.excess[name], window, pose.levels[name])
                 for name in neighbours(level, 2, set(pose.levels))
             }
-            n = window.width
-            small = {k: b.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3)) for k, b in bones.items()}
-            soft = project_part(self.soft, window, pose.soft, 2.5)
+            soft = project_part(tissue, window, pose.soft, 2.5)
             ratio = float(camera.K[0, 0] / window.K[0, 0])
             physics = XrayPhysics(random_physics(rng, self.config.simulation.physics, ratio), rng)
-            images.append(physics.line_integrals(soft, np.sum(list(small.values()), axis=0), ratio**2))
-            targets.append(small[level])
+            images.append(physics.line_integrals(soft, np.sum(list(bones.values()), axis=0), ratio**2))
+            targets.append(bones[level])
             intrinsics.append(window.K)
             poses.append((camera.camera_from_world @ crop).matrix)
         return {

@@ -74,13 +74,14 @@ def read_vertebrae(crops: Mapping[str, str | Path], anchors: Mapping[str, str | 
     if len({g.count for g in gaussians.values()}) != 1:
         raise AnatomyError("the levels' anchors differ in number; fit them all with the same settings")
     levels = sorted(crops, key=LEVELS.__getitem__)
-    tables = {
-        "level": torch.tensor([LEVELS[level] for level in levels]),
-        "volumes": torch.stack([_shrunk(volumes[level], voxels) for level in levels]),
-        "points": torch.stack([_points(volumes[level]) for level in levels]),
-        **{name: torch.stack([getattr(gaussians[level], name) for level in levels]) for name in _GAUSSIANS},
-    }
-    return Vertebrae(tables)
+    return Vertebrae(
+        {
+            "level": torch.tensor([LEVELS[level] for level in levels]),
+            "volumes": torch.stack([_shrunk(volumes[level], voxels) for level in levels]),
+            "points": torch.stack([_points(volumes[level]) for level in levels]),
+            **{name: torch.stack([getattr(gaussians[level], name) for level in levels]) for name in _GAUSSIANS},
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -103,28 +104,50 @@ class TrainingData:
 
 
 def read_patient(
-    pairs: str | Path, crops: Mapping[str, str | Path], anchors: Mapping[str, str | Path], voxels: int
+    pairs: str | Path,
+    crops: Mapping[str, str | Path],
+    anchors: Mapping[str, str | Path],
+    voxels: int,
+    *,
+    level: str | None = None,
 ) -> TrainingData:
     """Read one patient's pairs and the crops and anchors of their levels.
 
+    Args:
+        pairs: the file.
+        crops: by level.
+        anchors: by level.
+        voxels: of the vertebrae's volumes.
+        level: pass over the pairs of others; none: take all.
+
     Raises:
         ImageError: not a file of pairs, or not a crop.
-        AnatomyError: pairs of a level without crop, or see :func:`read_vertebrae`.
+        AnatomyError: pairs of a level without crop, no pair of the level, or see :func:`read_vertebrae`.
     """
-    vertebrae, read = read_vertebrae(crops, anchors, voxels), SimulatedPairs(pairs)
+    read = SimulatedPairs(pairs)
+    numbers = read.fields["level"]
+    kept = numbers == LEVELS[level] if level else torch.ones_like(numbers, dtype=torch.bool)
+    if level:
+        crops, anchors = {level: crops[level]}, {level: anchors[level]}
+    if not kept.any():
+        raise AnatomyError(f"{pairs}: no pair of {level or 'any level'}; simulate with it among the levels")
+    vertebrae = read_vertebrae(crops, anchors, voxels)
     row = torch.full((max(LEVELS.values()) + 1,), -1)
     row[vertebrae.level] = torch.arange(len(vertebrae.level))
-    rows = row[read.fields["level"]]
-    unknown = read.fields["level"][rows < 0].unique()
+    rows = row[numbers[kept]]
+    unknown = numbers[kept][rows < 0].unique()
     if len(unknown):
         names = ", ".join(level_name(int(n)) for n in unknown)
         raise AnatomyError(f"{pairs}: pairs of {names}, which have no crop; give their crops and anchors")
-    facts = {"pairs": len(read), "patient": str(read.attributes.get("patient", ""))}
-    return TrainingData(vertebrae, {**read.fields, "vertebra": rows}, fingerprint(pairs), facts)
+    facts = {"pairs": int(kept.sum()), "patient": str(read.attributes.get("patient", ""))}
+    if level:
+        facts["level"] = level
+    fields = {name: values[kept] if level else values for name, values in read.fields.items()}
+    return TrainingData(vertebrae, {**fields, "vertebra": rows}, fingerprint(pairs), facts)
 
 
-def read_shards(shards: Sequence[str | Path]) -> TrainingData:
-    """Read the shards of a population; images stay on disk until a batch needs them.
+def read_shards(shards: Sequence[str | Path], *, of_population: bool = True) -> TrainingData:
+    """Read shards of a population, or of patients with real X-rays; images stay on disk until a batch needs them.
 
     The last shards are held out by the loop: give them so that the last ones are of patients or variants of their own.
 
@@ -137,7 +160,7 @@ def read_shards(shards: Sequence[str | Path]) -> TrainingData:
         read.fields,
         hashlib.sha256("".join(fingerprint(path) for path in shards).encode()).hexdigest(),
         {"pairs": len(read), "shards": len(shards), "levels_of": read.levels_of},
-        of_population=True,
+        of_population=of_population,
     )
 
 

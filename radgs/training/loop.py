@@ -98,7 +98,8 @@ def train_stage(
     The last ``validation_fraction`` of the samples is held out: pairs of one scene lie together, so hardly a scene
     is on both sides. ``folder`` gets ``log.csv``, ``tensorboard`` and, until the end, ``checkpoint.pt``, from which a
     stopped training of the same identity goes on exactly. The weights before the first step count among those the best
-    are picked from: a stage never ends with weights that its held-out samples call worse than those it began with.
+    are picked from: a stage never ends with weights that its held-out samples call worse than those it began with. With
+    no epochs at all it measures them and ends.
 
     With several devices, each process comes here and leaves with the same weights; the first one writes the files.
 
@@ -163,11 +164,11 @@ class _Run:
         self.stage, self.fabric, self.settings, self.folder, self.name = stage, fabric, settings, folder, name
         self.used, self.identity = used, identity
         self.per_epoch = len(used) // settings.batch
-        self.steps = max(1, round(settings.epochs * self.per_epoch))
+        self.steps = max(1, round(settings.epochs * self.per_epoch)) if settings.epochs else 0
         trained = [p for p in stage.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, settings.learning_rate, total_steps=self.steps + 1, pct_start=_WARM_UP
+            self.optimizer, settings.learning_rate, total_steps=max(self.steps, 1) + 1, pct_start=_WARM_UP
         )
         self.model, self.fabric_optimizer = fabric.setup(stage, self.optimizer)
         self.progress = read_checkpoint(

@@ -14,9 +14,16 @@ from radgs.config import MachineSettings
 from radgs.errors import RadgsError
 from radgs.models import Encoder
 
-__all__ = ["agreed", "make_fabric", "rank_zero_only", "set_precision"]
+__all__ = ["agreed", "device_of", "make_fabric", "rank_zero_only", "set_precision"]
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device_of(settings: MachineSettings) -> str:
+    """``cpu`` or ``cuda``."""
+    if settings.accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.accelerator
 
 
 def make_fabric(settings: MachineSettings) -> Fabric:
@@ -25,9 +32,7 @@ def make_fabric(settings: MachineSettings) -> Fabric:
     Raises:
         RadgsError: the machine does not have what is asked for.
     """
-    accelerator = settings.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = device_of(settings)
     if accelerator == "cuda" and torch.cuda.device_count() < settings.devices:
         raise RadgsError(
             f"machine.devices: {settings.devices} CUDA devices are asked for, {torch.cuda.device_count()} are there; "

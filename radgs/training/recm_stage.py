@@ -104,23 +104,28 @@ def reconstruct_few(
     return recm.reconstruct(seen, views, anchors_of(recm, few["vertebra"], vertebrae, kind))
 
 
-def voxels_of(made: Reconstruction, recm: RecM) -> dict[str, Float[Tensor, "B D H W"]]:
-    """Both branches on RegM's grid, 1/mm."""
-    grid = Grid.centred(recm.crop_mm, recm.settings.volume_voxels)
-    return {"effect": voxelize(made.effect, grid), "factual": voxelize(made.factual, grid)}
+def taught(weights: LossSettings) -> tuple[str, ...]:
+    """The branches that losses look at."""
+    return ("effect", "factual") if weights.counterfactual else ("factual",)
+
+
+def voxels_of(gaussians: RadiativeGaussians, recm: RecM) -> Float[Tensor, "B D H W"]:
+    """Gaussians on RegM's grid, 1/mm."""
+    return voxelize(gaussians, Grid.centred(recm.crop_mm, recm.settings.volume_voxels))
 
 
 def pose_terms(
     seen: Observation, batch: dict[str, Tensor], vertebrae: Vertebrae, weights: LossSettings
 ) -> dict[str, Tensor]:
-    """The anchors' distance of both branches."""
+    """The anchors' distance of the branches that are taught."""
     if not weights.anchor:
         return {}
     points = vertebrae.points[batch["vertebra"]]
     truth, scale = batch["crop_from_vertebra"], weights.anchor / ANCHOR_UNIT_MM
+    motions = {"factual": seen.factual_motion, "effect": seen.effect_motion}
     return {
-        "factual.anchor": scale * anchor_distance(seen.factual_motion, truth, points).float(),
-        "effect.anchor": scale * anchor_distance(seen.effect_motion, truth, points).float(),
+        f"{branch}.anchor": scale * anchor_distance(motions[branch], truth, points).float()
+        for branch in taught(weights)
     }
 
 
@@ -134,14 +139,15 @@ def picture_terms(
     """
     truth = few["crop_from_vertebra"]
     made = reconstruct_few(recm, seen.placed(truth) if weights.anchor else seen, few, vertebrae, kind)
-    volumes, K, cameras, targets = voxels_of(made, recm), few["K"], few["camera_from_crop"], few["targets"]
+    branches = {branch: getattr(made, branch) for branch in taught(weights)}
+    volumes = {branch: voxels_of(gaussians, recm) for branch, gaussians in branches.items()}
+    K, cameras, targets = few["K"], few["camera_from_crop"], few["targets"]
     size = (targets.shape[-2], targets.shape[-1])
     if weights.views > targets.shape[1]:
         more, poses = extra_views(K, cameras, weights.views - targets.shape[1])
         volume = vertebrae.volumes[few["vertebra"]]
         targets = torch.cat([targets, drawn_targets(volume, truth, more, poses, size, recm.crop_mm)], dim=1)
         K, cameras = torch.cat([K, more], dim=1), torch.cat([cameras, poses], dim=1)
-    branches = {"effect": made.effect, "factual": made.factual}
     images = {branch: rasterize(gaussians, K, cameras, size) for branch, gaussians in branches.items()}
     terms = reconstruction_loss(images, volumes, targets, true_volumes(recm, few, vertebrae), weights)
     if weights.chamfer:

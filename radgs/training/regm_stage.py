@@ -25,9 +25,12 @@ _RECONSTRUCTED_AT_ONCE = 16
 
 @torch.no_grad()
 def reconstructed(recm: RecM, fields: dict[str, Tensor], vertebrae: Vertebrae, kind: str) -> dict[str, Tensor]:
-    """RecM's motion (``start``) and voxelized factual Gaussians (``reconstruction``, 1/mm) beside truth and level."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    recm, vertebrae = recm.to(device).eval(), vertebrae.to(device)
+    """RecM's motion (``start``) and voxelized factual Gaussians (``reconstruction``, 1/mm) beside truth and level.
+
+    It is computed where the network and the vertebrae are, and comes back on the CPU.
+    """
+    device = vertebrae.volumes.device
+    recm.eval()
     grid = Grid.centred(recm.crop_mm, recm.settings.volume_voxels)
     starts, volumes = [], []
     for first in range(0, len(fields["level"]), _RECONSTRUCTED_AT_ONCE):
@@ -98,14 +101,12 @@ class JointStage(Stage):
         seen = self.recm.observe(views_of(batch))
         few = {key: value[:_DRAWN] for key, value in batch.items()}
         made = reconstruct_few(self.recm, seen[:_DRAWN], few, self.vertebrae, self.kind)
-        volumes = voxels_of(made, self.recm)
+        volume = voxels_of(made.factual, self.recm)
         rows, size = few["vertebra"], self.recm.crop_mm
         ct = self.vertebrae.volumes[rows]
-        estimate = self.regm(ct, volumes["factual"], made.crop_from_vertebra)
+        estimate = self.regm(ct, volume, made.crop_from_vertebra)
         truth, points = few["crop_from_vertebra"], self.vertebrae.points[rows]
-        registration = registration_loss(
-            warp(ct, estimate, size), volumes["factual"], estimate, truth, points, self.weights
-        )
+        registration = registration_loss(warp(ct, estimate, size), volume, estimate, truth, points, self.weights)
         return {
             **pose_terms(seen, batch, self.vertebrae, self.weights),
             **picture_terms(self.recm, seen[:_DRAWN], few, self.vertebrae, self.weights, self.kind),

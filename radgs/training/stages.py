@@ -17,7 +17,7 @@ from radgs.images import read_json, write_json
 from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
 from radgs.training.data import TrainingData, fingerprint, mean_anchors
 from radgs.training.loop import Fields, Outcome, Stage, train_stage
-from radgs.training.machine import rank_zero_only
+from radgs.training.machine import device_of, rank_zero_only
 from radgs.training.recm_stage import RecMStage
 from radgs.training.regm_stage import JointStage, RegMStage, reconstructed
 
@@ -47,7 +47,7 @@ def train_recm(
         recm.population.fill(mean_anchors(data.vertebrae, config))
     stage = RecMStage(recm, data.vertebrae, settings.losses)
     outcome = _train("recm", stage, data, data.fields, settings, [initial], output_folder, config)
-    _write(output_folder, config, "recm", recm, regm, _trained_card(data, outcome, settings, initial))
+    _write(output_folder, config, "recm", recm, regm, _trained_card("recm", data, outcome, settings, [initial]))
 
 
 def train_regm(
@@ -67,10 +67,18 @@ def train_regm(
     regm = _regm(initial, config)
     count = settings.regm.pairs or len(data.fields["level"])
     fields = {name: values[-count:] for name, values in data.fields.items()}
-    made = reconstructed(recm, fields, data.vertebrae, config.network.anchors)
+    device = device_of(config.machine)
+    made = reconstructed(recm.to(device), fields, data.vertebrae.to(device), config.network.anchors)
     stage = RegMStage(regm, data.vertebrae, settings.losses)
     outcome = _train("regm", stage, data, made, settings, [recm_folder, initial], output_folder, config)
-    _write(output_folder, config, "regm", recm, regm, _trained_card(data, outcome, settings, recm_folder))
+    _write(
+        output_folder,
+        config,
+        "regm",
+        recm,
+        regm,
+        _trained_card("regm", data, outcome, settings, [recm_folder, initial]),
+    )
 
 
 def train_joint(
@@ -86,7 +94,14 @@ def train_joint(
     recm, regm = _recm(recm_folder, config), _regm(regm_folder, config)
     stage = JointStage(recm, regm, data.vertebrae, settings.losses, config.network.anchors)
     outcome = _train("joint", stage, data, data.fields, settings, [recm_folder, regm_folder], output_folder, config)
-    _write(output_folder, config, "joint", recm, regm, _trained_card(data, outcome, settings, regm_folder))
+    _write(
+        output_folder,
+        config,
+        "joint",
+        recm,
+        regm,
+        _trained_card("joint", data, outcome, settings, [recm_folder, regm_folder]),
+    )
 
 
 def pass_on(initial: str | Path | None, output_folder: str | Path, config: Config, stage: str, reason: str) -> None:
@@ -103,7 +118,7 @@ def pass_on(initial: str | Path | None, output_folder: str | Path, config: Confi
         stage,
         recm,
         regm,
-        {"trained": False, "reason": reason, "started_from": _lineage(initial)},
+        {"trained": False, "reason": reason, "started_from": _lineage([initial])},
     )
 
 
@@ -155,12 +170,14 @@ def _same(network: _Network, folder: str | Path, config: Config) -> _Network:
 
 
 def _trained_card(
-    data: TrainingData, outcome: Outcome, settings: StageSettings, start: str | Path | None
+    name: str, data: TrainingData, outcome: Outcome, settings: StageSettings, starts: Sequence[str | Path | None]
 ) -> dict[str, Any]:
+    own = {"sha256": data.sha256, **data.facts}
+    trained = {"trained": True} if outcome.steps else {"trained": False, "reason": f"training.{name}.epochs is 0"}
     return {
-        "trained": True,
-        "data": {"sha256": data.sha256, **data.facts},
-        "started_from": _lineage(start),
+        **trained,
+        "data": own,
+        "started_from": [other for other in _lineage(starts) if other != own],
         "metrics": outcome.best,
         "metrics_last": outcome.last,
         "steps": outcome.steps,
@@ -171,10 +188,20 @@ def _trained_card(
     }
 
 
-def _lineage(start: str | Path | None) -> Any:
-    """What the weights that a stage starts from had learned from."""
-    card = read_json(Path(start) / "card.json") if start else {}
-    return {key: card[key] for key in ("data", "started_from") if card.get(key)} or None
+def _lineage(starts: Sequence[str | Path | None]) -> list[dict[str, Any]]:
+    """What the weights that a stage starts from had learned from: each set of data once, the oldest first.
+
+    Raises:
+        ConfigError: a card of an earlier version.
+    """
+    found: list[dict[str, Any]] = []
+    for path in (Path(start) / "card.json" for start in starts if start):
+        card = read_json(path)
+        before, learned = card.get("started_from") or [], card.get("data") if card.get("trained") else None
+        if not isinstance(before, list):
+            raise ConfigError(f"{path}: written by an earlier version of radgs; train these weights again")
+        found += [one for one in [*before, *([learned] if learned else [])] if one not in found]
+    return found
 
 
 @rank_zero_only

@@ -2,9 +2,9 @@ import hashlib
 from pathlib import Path
 
 from radgs.anatomy import required_weights
-from radgs.config import load_config
+from radgs.config import ablation_rows, load_config
 from radgs.errors import ConfigError
-from radgs.sheets import patient_levels, read_population_sheet, read_sheets
+from radgs.sheets import patient_levels, read_population_sheet, read_sheets, real_folds
 from radgs.simulation import demo_shot_files
 
 try:
@@ -17,13 +17,6 @@ RESULTS = CONFIG.results
 
 # Lowest layer first: what a rule computes may change with its package and with every package below it.
 PACKAGES = "config geometry images kernels projection gaussians anatomy simulation models training registration evaluation report".split()
-
-
-wildcard_constraints:
-    patient="|".join(PATIENTS),
-    shot="[A-Za-z0-9-]+",
-    level="[A-Z][0-9]+",
-    stage="p1|p3/[A-Za-z0-9-]+",
 
 
 def code(package):
@@ -103,49 +96,3 @@ def with_truth():
 def levels_with_truth():
     """By patient, the levels of those that have a shot whose true poses are known."""
     return {p: patient_levels(PATIENTS[p], CONFIG) for p, _, _ in with_truth()}
-
-
-SHARDS = expand(
-    RESULTS / "simulation/population/{subject}-{variant}.h5",
-    variant=range(CONFIG.population.variants),
-    subject=POPULATION,
-)
-MODEL_FILES = ["recm.safetensors", "regm.safetensors", "card.json"]
-PRETRAINED = CONFIG.pretrained / "card.json" if CONFIG.pretrained else []
-P1 = RESULTS / ("models/p1/joint" if POPULATION else "models/p1")
-
-
-def trained_patient(wildcards):
-    return wildcards.stage.removeprefix("p3/")
-
-
-def trained_levels(wildcards):
-    if wildcards.stage == "p1":
-        return []
-    return patient_levels(PATIENTS[trained_patient(wildcards)], CONFIG)
-
-
-def training_data(wildcards):
-    if wildcards.stage == "p1":
-        return {"shards": SHARDS}
-    patient = trained_patient(wildcards)
-    files = RESULTS / "patients" / patient
-    each = {"level": trained_levels(wildcards)}
-    return {
-        "pairs": RESULTS / f"simulation/{patient}/pairs.h5",
-        "excess": expand(files / "crops/{level}_excess.nii.gz", **each),
-        "anchors": expand(files / "anchors/{level}.ply", **each),
-    }
-
-
-def first_weights(wildcards):
-    """What a stage starts from: weights that ship or that a user names, then the stage before."""
-    if wildcards.stage == "p1":
-        return PRETRAINED
-    return RESULTS / "models/p2/card.json"
-
-
-def stage_settings(wildcards):
-    return settings(
-        "network", "population" if wildcards.stage == "p1" else "training", "seed"
-    )

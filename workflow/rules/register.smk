@@ -11,8 +11,8 @@ rule register:
         xrays=RESULTS / "patients/{patient}/{shot}/xrays.nii.gz",
         cameras=RESULTS / "patients/{patient}/{shot}/cameras.json",
         levels=RESULTS / "patients/{patient}/{shot}/levels.json",
-        recm=RESULTS / "models/p3/{patient}/joint/recm.safetensors",
-        regm=RESULTS / "models/p3/{patient}/joint/regm.safetensors",
+        recm=lambda wildcards: weights(wildcards.patient, "recm"),
+        regm=lambda wildcards: weights(wildcards.patient, "regm"),
         verdict="resources/verdict.json",
     output:
         registrations=RESULTS / "patients/{patient}/{shot}/registrations.json",

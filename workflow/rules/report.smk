@@ -4,6 +4,7 @@ rule report:
         csv=RESULTS / "evaluation/registrations.csv",
         summary=RESULTS / "evaluation/summary.json",
         registrations=registered(),
+        cards=sorted({card for p in PATIENTS for card in stage_cards(p)}),
     output:
         html=report(
             RESULTS / "report.html",
@@ -20,6 +21,7 @@ rule report:
     params:
         shots=[(p, s) for p in PATIENTS for s in shots(p)],
         notes={p: row["note"] for p, row in PATIENTS.items()},
+        stages={p: list(map(str, stage_cards(p))) for p in PATIENTS},
         settings=settings("report"),
         code=code("report"),
     script:

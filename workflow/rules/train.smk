@@ -1,4 +1,4 @@
-# A stage is "p1" (the population) or "p3/{patient}". Each trains RecM, then RegM, then both together.
+# Each stage (stages.smk) trains RecM, then RegM, then both together.
 if not POPULATION:
 
     rule pass_on_p1:
@@ -23,26 +23,28 @@ if not POPULATION:
             "../scripts/pass_on.py"
 
 
-rule pass_on_p2:
-    """There are no real X-rays with known poses: the weights of P1 go on unchanged, and the card says so."""
-    input:
-        initial=P1 / "card.json",
-    output:
-        expand(RESULTS / "models/p2/{file}", file=MODEL_FILES),
-    log:
-        "logs/pass_on_p2.log",
-    conda:
-        "../envs/radgs.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        stage="p2",
-        reason="no real X-rays with known poses are configured",
-        settings=settings("network", "seed"),
-        code=code("training"),
-    script:
-        "../scripts/pass_on.py"
+if not FOLDS:
+
+    rule pass_on_p2:
+        """Real X-rays are not to be learned from: the weights of P1 go on unchanged, and the card says so."""
+        input:
+            initial=P1 / "card.json",
+        output:
+            expand(RESULTS / "models/p2/{file}", file=MODEL_FILES),
+        log:
+            "logs/pass_on_p2.log",
+        conda:
+            "../envs/radgs.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        params:
+            stage="p2",
+            reason="no real X-rays are to be learned from (real.folds)",
+            settings=settings("network", "seed"),
+            code=code("training"),
+        script:
+            "../scripts/pass_on.py"
 
 
 rule train_recm:
@@ -57,11 +59,13 @@ rule train_recm:
         "logs/{stage}/train_recm.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: training_threads
     resources:
         mem_mb=4000,
     params:
         levels=trained_levels,
+        level=trained_level,
+        changes=stage_changes,
         settings=stage_settings,
         code=code("training"),
     script:
@@ -81,11 +85,13 @@ rule train_regm:
         "logs/{stage}/train_regm.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: training_threads
     resources:
         mem_mb=4000,
     params:
         levels=trained_levels,
+        level=trained_level,
+        changes=stage_changes,
         settings=stage_settings,
         code=code("training"),
     script:
@@ -106,11 +112,13 @@ rule train_joint:
         "logs/{stage}/train_joint.log",
     conda:
         "../envs/radgs.yaml"
-    threads: 2
+    threads: training_threads
     resources:
         mem_mb=4000,
     params:
         levels=trained_levels,
+        level=trained_level,
+        changes=stage_changes,
         settings=stage_settings,
         code=code("training"),
     script:

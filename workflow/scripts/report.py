@@ -1,5 +1,17 @@
+from pathlib import Path
+
 from radgs.cli import run_rule
 from radgs.report import write_report
+
+
+def stages(config):
+    """By patient, name and card of each stage: models/p3/demo/recm/card.json is of p3/demo/recm."""
+    models = config.results / "models"
+    return {
+        patient: [(str(Path(card).parent.relative_to(models)), card) for card in cards]
+        for patient, cards in snakemake.params.stages.items()
+    }
+
 
 run_rule(
     snakemake,
@@ -11,5 +23,6 @@ run_rule(
         snakemake.input.summary,
         snakemake.output.html,
         config.report,
+        stages(config),
     ),
 )

@@ -9,6 +9,6 @@ run_rule(
         config.levels,
         snakemake.output.pairs,
         config,
-        snakemake.wildcards.patient,
+        snakemake.params.get("patient") or snakemake.wildcards.patient,
     ),
 )

@@ -5,18 +5,19 @@ from radgs.training import read_patient, read_shards, train_joint, train_recm, t
 
 files, folder = snakemake.input, Path(snakemake.output.card).parent
 initial = Path(files.initial).parent if files.get("initial") else None
-population = snakemake.wildcards.stage == "p1"
+kind = snakemake.wildcards.stage.split("/")[0]
 
 
 def read(config):
-    if population:
-        return read_shards(files.shards)
+    if kind in ("p1", "p2"):
+        return read_shards(files.shards, of_population=kind == "p1")
     crops, anchors = by_level(config, files.excess), by_level(config, files.anchors)
-    return read_patient(files.pairs, crops, anchors, config.network.volume_voxels)
+    return read_patient(files.pairs, crops, anchors, config.network.volume_voxels, level=snakemake.params.level)
 
 
 def train(config):
-    data, settings = read(config), config.population.training if population else config.training
+    data = read(config)
+    settings = {"p1": config.population, "p2": config.real}.get(kind, config).training
     if snakemake.rule == "train_recm":
         train_recm(data, initial, folder, config, settings)
     elif snakemake.rule == "train_regm":

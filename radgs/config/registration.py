@@ -1,0 +1,52 @@
+"""From the networks' poses to results: refinement, verdict, evaluation, report."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from radgs.config.section import Section
+
+
+class RefinementSettings(Section):
+    """Refinement on the X-rays."""
+
+    pixel_mm: float = Field(0.9, gt=0, le=10, description="binned pixel size at the depth of the spine")
+    neighbours: int = Field(1, ge=0, description="levels drawn beyond those that are registered")
+    step_mm: PositiveFloat = 1.2
+    one_body_stages: list[tuple[PositiveFloat, PositiveInt]] = Field(
+        [(3.0, 12), (1.5, 8)], description="blur in binned pixels, most steps"
+    )
+    articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 10), (0.8, 12)], min_length=1)
+    prior_weight: float = Field(0.02, ge=0)
+    prior_deg: PositiveFloat = 4.0
+    prior_mm: PositiveFloat = 2.5
+
+
+class JudgementSettings(Section):
+    """Which probability of mTRE < 2 mm is enough."""
+
+    accept_probability: float = Field(0.97, gt=0, lt=1)
+    reject_probability: float = Field(0.3, gt=0, lt=1)
+    max_disagreement_mm: PositiveFloat = Field(1.5, description="between results of independent starts")
+    min_similarity: float = Field(0.4, ge=-1, le=1, description="gradient correlation of the least agreeing view")
+    min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra inside each image")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.reject_probability >= self.accept_probability:
+            raise ValueError("reject_probability must be below accept_probability")
+        return self
+
+
+class EvaluationSettings(Section):
+    """The protocol's fixed points."""
+
+    points: PositiveInt = 1000
+
+
+class ReportSettings(Section):
+    """What the report shows."""
+
+    attention_maps: bool = Field(True, description="where RecM looked in each X-ray, as pictures")
