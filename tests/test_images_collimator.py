@@ -1,4 +1,4 @@
-"""Blades and irises are found in images that do not say they have any; bodies, skin and bones are not taken for them."""
+"""Blades and irises are found in images that do not say they have any; skin and bones are not taken for them."""
 
 import json
 

@@ -42,7 +42,7 @@ def to_canvas(xray: Xray, pixels: int) -> Float[np.ndarray, "n n"]:
     canvas = canvas_camera(xray.camera, pixels)
     drawn = resample_window(xray.line_integrals, xray.camera, canvas)
     share = resample_window(np.isfinite(xray.line_integrals).astype(np.float32), xray.camera, canvas)
-    measured = inside_image(xray.camera, pixels) & (share > 0.5)  # noqa: PLR2004
+    measured = inside_image(xray.camera, pixels) & (share > 0.5)
     return np.where(measured, drawn, np.nan).astype(np.float32)
 
 

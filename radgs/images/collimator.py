@@ -115,7 +115,7 @@ class _Picture:
 
     @classmethod
     def of(cls, counts: NDArray[np.float32], size: tuple[int, ...]) -> _Picture:
-        """Of two halves of the pixels, like the colours of a chessboard: noise differs between them, detail does not."""
+        """Of the two colours of a chessboard of pixels: noise differs between them, detail does not."""
         even = counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2]
         halves = ((even[::2, ::2] + even[1::2, 1::2]) / 2, (even[1::2, ::2] + even[::2, 1::2]) / 2)
         shrink = max(counts.shape) > 2 * max(size)

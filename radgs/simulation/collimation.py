@@ -52,6 +52,6 @@ def sample_opening(rng: np.random.Generator, camera: Camera, pixels: int) -> NDA
     size = rng.uniform(*_WIDTH, 2) * [camera.width, camera.height]
     spare = [camera.width, camera.height] - size
     centre = size / 2 + rng.uniform(0, 1, 2) * spare - 0.5
-    turn = math.radians(rng.uniform(-1, 1) * _TURNED_DEG) if rng.random() < 0.5 else 0.0  # noqa: PLR2004
+    turn = math.radians(rng.uniform(-1, 1) * _TURNED_DEG) if rng.random() < 0.5 else 0.0
     radius = rng.uniform(0, 0.5) * size.min() if rng.random() < _ROUNDED else 0.0
     return opening(u, v, (float(centre[0]), float(centre[1])), float(size[0]), float(size[1]), turn, radius)
