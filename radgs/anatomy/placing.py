@@ -1,8 +1,8 @@
 """Where each vertebra is, from where all were found: a spine bends, but not much from one vertebra to the next.
 
-Every level has a pose. Neighbours meet in the joint between them, turned and shifted against each other by a few degrees
-and millimetres; what was found pulls its level, the less the further off it is. The most probable spine is found by
-Gauss-Newton steps with weights (Student's t for what was found and for the joints).
+Every level has a pose. Neighbours meet in the joint between them, turned and shifted against each other by a few
+degrees and millimetres; what was found pulls its level, the less the further off it is. The most probable spine is
+found by Gauss-Newton steps with weights (Student's t for what was found and for the joints).
 """
 
 from __future__ import annotations
@@ -51,6 +51,31 @@ def place_spine(
     return dict(zip(levels, place, strict=True))
 
 
+class _System:
+    """Weighted linear equations, three a time, in turns (about the world's axes) and moves of all levels."""
+
+    def __init__(self, levels: int) -> None:
+        self.levels, self.rows, self.values = levels, list[NDArray[np.float64]](), list[NDArray[np.float64]]()
+
+    def add(
+        self, residual: NDArray[np.float64], sigma: float, blocks: Mapping[int, NDArray[np.float64]], tails: bool = True
+    ) -> None:
+        """``residual`` and blocks times unknowns should add to 0, give or take ``sigma``; ``tails``: now and then not."""
+        weight = (_FREEDOM + 3) / (_FREEDOM + residual @ residual / sigma**2) if tails else 1.0
+        row = np.zeros((3, 6 * self.levels))
+        for column, block in blocks.items():
+            row[:, column : column + 3] = block
+        self.rows.append(row * np.sqrt(weight) / sigma)
+        self.values.append(residual * np.sqrt(weight) / sigma)
+
+    def solve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Turns and moves, ``[L, 3]`` each."""
+        found: NDArray[np.float64] = np.linalg.lstsq(
+            np.concatenate(self.rows), -np.concatenate(self.values), rcond=None
+        )[0]
+        return found.reshape(-1, 6)[:, :3], found.reshape(-1, 6)[:, 3:]
+
+
 def _step(
     shape: NDArray[np.float64],
     seen: NDArray[np.int64],
@@ -59,33 +84,22 @@ def _step(
     rotation: NDArray[np.float64],
     nominal: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One weighted Gauss-Newton step: turns ``[L, 3]`` (about the world's axes, on the left) and moves ``[L, 3]``."""
-    n = len(shape)
-    rows, values = [], []
-
-    def add(residual: NDArray[np.float64], sigma: float, robust: bool, *blocks: tuple[int, NDArray[np.float64]]) -> None:
-        weight = (_FREEDOM + 3) / (_FREEDOM + residual @ residual / sigma**2) if robust else 1.0
-        row = np.zeros((3, 6 * n))
-        for at, block in blocks:
-            row[:, at : at + 3] = block
-        rows.append(row * np.sqrt(weight) / sigma)
-        values.append(residual * np.sqrt(weight) / sigma)
-
-    for i, point in zip(seen, target, strict=True):
-        add(place[i] - point, _FOUND_MM, True, (6 * i + 3, np.eye(3)))
-    for i in range(n - 1):
+    """One Gauss-Newton step from ``place`` and ``rotation`` (world_from_ct) of all levels."""
+    system, one = _System(len(shape)), np.eye(3)
+    for i, point in zip(seen.tolist(), target, strict=True):
+        system.add(place[i] - point, _FOUND_MM, {6 * i + 3: one})
+    for i in range(len(shape) - 1):
+        turn, move, next_turn, next_move = (6 * i + 3 * k for k in range(4))
         joint = (shape[i] + shape[i + 1]) / 2
-        arms = [rotation[k] @ (joint - shape[k]) for k in (i, i + 1)]
-        gap = place[i + 1] + arms[1] - place[i] - arms[0]
-        blocks = [(6 * i + 3, -np.eye(3)), (6 * i + 9, np.eye(3)), (6 * i, _cross(arms[0])), (6 * i + 6, -_cross(arms[1]))]
-        add(gap, _JOINT_MM, True, *blocks)
+        above, below = (rotation[k] @ (joint - shape[k]) for k in (i, i + 1))
+        apart = {turn: _cross(above), move: -one, next_turn: -_cross(below), next_move: one}
+        system.add(place[i + 1] + below - place[i] - above, _JOINT_MM, apart)
         bend = Rotation.from_matrix(rotation[i + 1] @ rotation[i].T).as_rotvec()
-        add(bend, np.deg2rad(_JOINT_DEG), True, (6 * i, -np.eye(3)), (6 * i + 6, np.eye(3)))
+        system.add(bend, np.deg2rad(_JOINT_DEG), {turn: -one, next_turn: one})
     middle = int(seen[len(seen) // 2])
     lying = Rotation.from_matrix(rotation[middle] @ nominal.T).as_rotvec()
-    add(lying, np.deg2rad(_LYING_DEG), False, (6 * middle, np.eye(3)))
-    change = np.linalg.lstsq(np.concatenate(rows), -np.concatenate(values), rcond=None)[0].reshape(n, 6)
-    return change[:, :3], change[:, 3:]
+    system.add(lying, np.deg2rad(_LYING_DEG), {6 * middle: one}, tails=False)
+    return system.solve()
 
 
 def _cross(v: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,4 +115,3 @@ def _lay(
     covariance = b.T @ a / len(a) + _AXES_MM2 * world_from_patient
     u, _, vt = np.linalg.svd(covariance)
     return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-

@@ -35,7 +35,7 @@ _QUIET = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "
 _LEAST_SCORE = 0.02  # of a peak that becomes a candidate
 _MOST_CANDIDATES = 30  # a view
 _BATCH_MOMENTUM = 0.1  # ultralytics' 0.03 is for trainings of many thousand steps
-_APART = 0.3  # of a box's height: peaks nearer than this are one candidate
+_APART = 0.2  # of a box's height: peaks nearer than this are one candidate; thoracic boxes overlap by half
 
 
 def import_ultralytics() -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from radgs.anatomy.canvas import canvas_camera, canvas_to_image
 from radgs.geometry import Camera
 
-_COLLIMATED = 0.4  # of all images
+_COLLIMATED = 0.25  # of all images
 _WIDTH = (0.4, 1.0)  # of the opening, of the image's side; each direction of its own
 _TURNED_DEG = 10.0
 _ROUNDED = 0.3  # of the openings; the radius of their corners goes up to half of their width, a circle

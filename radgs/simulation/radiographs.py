@@ -30,8 +30,8 @@ _OVERSAMPLING = 2
 _SEEN = 0.5  # a vertebra counts as seen if so much of it is inside the image
 _BEYOND_MM = 150.0  # tissue beyond the CT's ends, in half of the scenes: patients do not end where their CT does
 _MOST_INSTRUMENTS = 4
-_NEIGHBOUR_MOTION = (0.5, 1.8)  # of the configured limits: now and then a patient's joints bend further
-_ELSEWHERE = 0.5  # of the scenes lie about another level that an image of the registered ones can show
+_NEIGHBOUR_MOTION = (0.5, 1.5)  # of the configured limits: now and then a patient's joints bend further
+_ELSEWHERE = 0.4  # of the scenes lie about another level that an image of the registered ones can show
 _METAL_FOUND, _METAL_LEAST = 0.5, 0.15  # how often metal is masked as in preparation; line integral from which it is
 _STREAM = 1  # of the seed: other scenes than the training pairs'
 
