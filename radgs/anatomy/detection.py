@@ -211,7 +211,8 @@ def _settle(
     levels, found = cranio_caudal(centres), {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
     if len(found) < _FEWEST_FOR_PLACING:
         return
-    placed = place_spine(found, levels, centres, patient_axes(cameras))
+    scores = {level: min(view["score"] for view in entry["views"].values()) for level, entry in located.items()}
+    placed = place_spine(found, levels, centres, patient_axes(cameras), scores)
     for level, centre in found.items():
         off = float(np.linalg.norm(placed[level] - centre))
         located[level] |= {"triangulated_mm": centre.tolist(), "centre_mm": placed[level].tolist()}

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-_FOUND_MM = 4.0  # how well a level is found, an axis; with the tails of Student's t of so many degrees of freedom
-_FREEDOM = 3.0
+_FOUND_MM, _LEAST_SCORE = 2.0, 0.2  # how well a level is found, an axis, at score 1; 1 / score as badly below
+_FREEDOM = 3.0  # of Student's t
 _JOINT_MM, _JOINT_DEG = 1.5, 3.0  # shift and turn of a joint, an axis
 _LYING_DEG = 20.0  # the CT lies as the patient does, give or take that
 _AXES_MM2 = 25.0  # weight of the patient's nominal axes in the first guess
@@ -26,6 +26,7 @@ def place_spine(
     levels: Sequence[str],
     centres: Mapping[str, NDArray[np.float64]],
     world_from_patient: NDArray[np.float64],
+    scores: Mapping[str, float] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """The most probable place of every level.
 
@@ -34,6 +35,7 @@ def place_spine(
         levels: from head to foot.
         centres: by level, ``[3]`` in the CT, mm.
         world_from_patient: ``[3, 3]`` the patient's left, posterior and superior in the world.
+        scores: by level, how sure its finder is, 0 to 1; none: as sure of all.
 
     Returns:
         by level, ``[3]`` world, mm.
@@ -41,11 +43,12 @@ def place_spine(
     shape = np.stack([centres[level] for level in levels])
     seen = np.array([i for i, level in enumerate(levels) if level in found])
     target = np.stack([found[levels[i]] for i in seen])
+    sigma = np.array([_FOUND_MM / max((scores or {}).get(levels[i], 1.0), _LEAST_SCORE) for i in seen])
     rotation = np.broadcast_to(_lay(shape[seen], target, world_from_patient), (len(levels), 3, 3)).copy()
     shift = np.median(target - shape[seen] @ rotation[0].T, axis=0)
     place = shape @ rotation[0].T + shift
     for _ in range(_ROUNDS):
-        turn, move = _step(shape, seen, target, place, rotation, world_from_patient)
+        turn, move = _step(shape, seen, target, sigma, place, rotation, world_from_patient)
         rotation = Rotation.from_rotvec(turn).as_matrix() @ rotation
         place = place + move
     return dict(zip(levels, place, strict=True))
@@ -60,7 +63,7 @@ class _System:
     def add(
         self, residual: NDArray[np.float64], sigma: float, blocks: Mapping[int, NDArray[np.float64]], tails: bool = True
     ) -> None:
-        """``residual`` and blocks times unknowns should add to 0, give or take ``sigma``; ``tails``: now and then not."""
+        """``residual`` and blocks times unknowns should add to 0, give or take ``sigma``; ``tails``: not always."""
         weight = (_FREEDOM + 3) / (_FREEDOM + residual @ residual / sigma**2) if tails else 1.0
         row = np.zeros((3, 6 * self.levels))
         for column, block in blocks.items():
@@ -70,24 +73,24 @@ class _System:
 
     def solve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Turns and moves, ``[L, 3]`` each."""
-        found: NDArray[np.float64] = np.linalg.lstsq(
-            np.concatenate(self.rows), -np.concatenate(self.values), rcond=None
-        )[0]
-        return found.reshape(-1, 6)[:, :3], found.reshape(-1, 6)[:, 3:]
+        solution = np.linalg.lstsq(np.concatenate(self.rows), -np.concatenate(self.values), rcond=None)[0]
+        change: NDArray[np.float64] = solution.astype(np.float64).reshape(-1, 6)
+        return change[:, :3], change[:, 3:]
 
 
 def _step(
     shape: NDArray[np.float64],
     seen: NDArray[np.int64],
     target: NDArray[np.float64],
+    sigma: NDArray[np.float64],
     place: NDArray[np.float64],
     rotation: NDArray[np.float64],
     nominal: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One Gauss-Newton step from ``place`` and ``rotation`` (world_from_ct) of all levels."""
     system, one = _System(len(shape)), np.eye(3)
-    for i, point in zip(seen.tolist(), target, strict=True):
-        system.add(place[i] - point, _FOUND_MM, {6 * i + 3: one})
+    for i, point, error in zip(seen.tolist(), target, sigma.tolist(), strict=True):
+        system.add(place[i] - point, error, {6 * i + 3: one})
     for i in range(len(shape) - 1):
         turn, move, next_turn, next_move = (6 * i + 3 * k for k in range(4))
         joint = (shape[i] + shape[i + 1]) / 2
