@@ -32,6 +32,7 @@ _SMALLEST_OPENING, _SMALLEST_SHADOW = 0.1, 0.01  # of the image
 _LARGEST_SHADOW = 0.65  # of one blade, of the image
 _DETAIL = (1.5, 5.0, 3.0)  # pixels: from, to, and over how many it is averaged
 _CLEAR, _FLATTER = 14.0, 0.7
+_ENOUGH = 3  # so many straight edges that hold together need no flat shadow: blades that leak show the body
 _RADII = np.arange(40, 180, 2)  # of an iris, pixels
 _COARSE = 4
 _MARGIN = 2.0  # pixels of the picture that the penumbra takes
@@ -131,13 +132,15 @@ class _Picture:
         common = ndimage.gaussian_filter(band(a) * band(b), around)
         return cls((a + b) / 2, np.sqrt(np.maximum(common, 0)))
 
-    def flatter(self, edges: Sequence[Edge]) -> bool:
-        """Whether what lies outside of each edge has less detail than the opening."""
+    def likely(self, edges: Sequence[Edge]) -> bool:
+        """Whether edges leave a sensible opening, and less detail behind each of them if they are one or two blades."""
         y, x = np.mgrid[: self.level.shape[0], : self.level.shape[1]].astype(np.float64)
         distances = np.stack([edge.outside(x, y) for edge in edges])
         open_, far = distances.max(axis=0) < -_CLEAR, np.abs(distances).min(axis=0) > _CLEAR
         if open_.mean() < _SMALLEST_OPENING or max((d > 0).mean() for d in distances) > _LARGEST_SHADOW:
             return False
+        if len(edges) >= _ENOUGH or isinstance(edges[0], Iris):
+            return True
         detail = np.median(self.detail[open_]) * _FLATTER
         behind = [far & (distance > 0) for distance in distances]
         return all(np.median(self.detail[part]) < detail for part in behind if part.mean() > _SMALLEST_SHADOW)
@@ -201,7 +204,7 @@ def _blades(picture: _Picture) -> list[Edge]:
     for choice in product(*tried):
         chosen = [one for one in choice if one is not None]
         seen = [one.holds([other.edge for other in chosen if other is not one]) for one in chosen]
-        if all(seen) and sum(seen) > most and picture.flatter([one.edge for one in chosen]):
+        if all(seen) and sum(seen) > most and picture.likely([one.edge for one in chosen]):
             best, most = [one.edge for one in chosen], sum(seen)
     return best
 
@@ -237,7 +240,7 @@ def _iris(picture: _Picture) -> list[Edge]:
     tried = [Iris(float(u * _COARSE), float(v * _COARSE), float(_RADII[r])) for r, v, u in peaks]
     sampled = [_Sampled.of(picture, _fitted(picture, iris)) for iris in tried]
     best = max(sampled, key=lambda one: one.holds([]), default=None)
-    return [best.edge] if best and best.holds([]) and picture.flatter([best.edge]) else []
+    return [best.edge] if best and best.holds([]) and picture.likely([best.edge]) else []
 
 
 def _fitted(picture: _Picture, iris: Iris) -> Iris:
