@@ -15,15 +15,16 @@ from performance_page import line
 PAGE = """# Finding the levels
 
 Measured by `python benchmarks/detection.py --json {source}` with the detector that `make demo` trains; this page is
-written from that file by `benchmarks/detection_page.py`. **The X-rays are simulated**, from the demo patient's CT and by the
-simulator that made the detector's training images (other seeds): an upper bound of what real ones allow. Each shot has
-photon noise, scatter, views turned by up to 15 degrees, a patient turned by up to 20 degrees and moved by up to 50 mm on each
-axis, every joint bent (up to 6 degrees) and shifted (up to 3 mm), and in half of the shots up to four screws and wires. Images
-go through `prepare_xrays` as a user's do: metal and collimators are masked by what is found in the image.
+written from that file by `benchmarks/detection_page.py`. **The X-rays are simulated**, from the demo patient's CT
+and by the simulator that made the detector's training images (other seeds): an upper bound of what real ones allow.
+Each shot has photon noise, scatter, views turned by up to 15 degrees, a patient turned by up to 20 degrees and
+moved by up to 50 mm on each axis, every joint bent (up to 6 degrees) and shifted (up to 3 mm), and in half of the
+shots up to four screws and wires. Images go through `prepare_xrays` as a user's do: metal and collimators are
+masked by what is found in the image.
 
-A level is *visible* if half of it was measured in both images, whichever level it is, from the neck down; it is *named right*
-if it is located nearer to its own true centre than to any other's and within 15 mm of it; *certain* is what carries no doubt.
-The centre's error is that of levels named right. A goal that was missed says so.
+A level is *visible* if half of it was measured in both images, whichever level it is; it is *named right* if it is
+located nearer to its own true centre than to any other's and within 15 mm of it; *certain* is what carries no
+doubt. The centre's error is that of levels named right. A goal that was missed says so.
 
 | | measured | goal | |
 |---|---|---|---|
