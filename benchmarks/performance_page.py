@@ -22,8 +22,7 @@ HEAD = """# Performance of the kernels
 Measured by `python benchmarks/kernels.py --json {source} --prototype …`; this page is written from that file by
 `benchmarks/performance_page.py`. Ratios are taken turn by turn in one run, so a busy machine is unfair to neither
 side; values are medians ± half the distance between the quartiles. A goal that was missed says so. "Prototype": the
-kernels this project began with, which get their footprints ready-made. A row with a note on when it was measured comes
-from another run than the rest; the plots are of the first run.
+kernels this project began with, which get their footprints ready-made.
 
 Machine: {machine}.
 

@@ -36,11 +36,18 @@ class Fast(NamedTuple):
 _ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
-@pytest.fixture(
-    params=[Fast("numba", "cpu"), pytest.param(Fast("cuda", "cuda"), marks=_ON_GPU)], ids=lambda f: f.backend
-)
+_FAST = [Fast("numba", "cpu"), pytest.param(Fast("cuda", "cuda"), marks=_ON_GPU)]
+
+
+@pytest.fixture(params=_FAST, ids=lambda f: f.backend)
 def fast(request) -> Fast:
     """Every fast backend that this machine can run, each with its device."""
+    return request.param
+
+
+@pytest.fixture(params=[*_FAST, Fast("reference", "cpu")], ids=lambda f: f.backend)
+def every(request) -> Fast:
+    """Every backend that this machine can run, each with its device."""
     return request.param
 
 

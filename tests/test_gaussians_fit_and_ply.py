@@ -80,6 +80,25 @@ def test_fit_refuses_what_cannot_be_fitted():
         fit_to_volume(torch.full(GRID.shape, math.nan), GRID, 5)
     with pytest.raises(RadgsError, match="at least one"):
         fit_to_volume(torch.ones(GRID.shape), GRID, 0)
+    for wrong in ({"count": 2.5}, {"count": 5, "steps": -1}, {"count": 5, "seed": -1}):
+        with pytest.raises(RadgsError, match="whole numbers"):
+            fit_to_volume(torch.ones(GRID.shape), GRID, **wrong)
+
+
+def test_fit_works_where_gradients_are_switched_off():
+    volume = _vertebra_like(GRID)
+    expected = fit_to_volume(volume, GRID, 50, steps=5)
+    with torch.no_grad():
+        assert torch.equal(fit_to_volume(volume, GRID, 50, steps=5).means, expected.means)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_fit_runs_where_the_volume_is():
+    fitted = fit_to_volume(_vertebra_like(GRID).cuda(), GRID, 200, steps=60)
+    assert fitted.means.device.type == "cuda"
+    volume = _vertebra_like(GRID)
+    assert (voxelize(fitted, GRID).cpu() - volume).norm() < 0.5 * volume.norm()
 
 
 def _random(dtype):

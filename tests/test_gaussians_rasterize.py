@@ -107,12 +107,12 @@ def test_values_and_all_gradients_are_those_of_the_definition(fast, dtype, toler
         assert (ours.double() - truth).norm() < tolerance * truth.norm()
 
 
-def test_cut_off_leaves_exactly_the_rays_further_than_it():
+def test_cut_off_leaves_exactly_the_rays_further_than_it(fast):
     means, scales, quaternions, densities = (t[:1] for t in _tensors(dtype=torch.float32))
     k, pose = _cameras()
-    g = RadiativeGaussians(means, scales, quaternions, densities)
+    g = RadiativeGaussians(*(t.to(fast.device) for t in (means, scales, quaternions, densities)))
     full = _definition(*(t.double() for t in (means, scales, quaternions, densities)), k, pose)
-    image = rasterize(g, k, pose, SIZE, cutoff=1.5).double()
+    image = rasterize(g, k, pose, SIZE, cutoff=1.5, backend=fast.backend).cpu().double()
     reference = rasterize(
         RadiativeGaussians(*(t.double() for t in (means, scales, quaternions, densities))),
         k, pose, SIZE, cutoff=1.5, backend="reference",
@@ -131,12 +131,13 @@ def _at_the_source(parts, scale):
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 @pytest.mark.parametrize("max_error", [1e-2, 1e-4, 1e-7])
-def test_max_error_bounds_what_each_gaussian_may_lack_anywhere(max_error, scale):
+def test_max_error_bounds_what_each_gaussian_may_lack_anywhere(max_error, scale, fast):
     parts = _at_the_source([t.to(torch.float32) for t in _tensors()], scale)
     k, pose = _cameras()
     for i in range(len(parts[0])):
         one = [t[i : i + 1] for t in parts]
-        image = rasterize(RadiativeGaussians(*one), k, pose, SIZE, max_error=max_error).double()
+        g = RadiativeGaussians(*(t.to(fast.device) for t in one))
+        image = rasterize(g, k, pose, SIZE, max_error=max_error, backend=fast.backend).cpu().double()
         full = _definition(*(t.double() for t in one), k, pose)
         assert (image - full).abs().max() <= max_error + 1e-5 * full.max()
 
@@ -150,12 +151,13 @@ def test_max_error_leaves_out_gaussians_that_are_too_faint_and_draws_dense_ones_
     assert drawn[1] > drawn[0]
 
 
-def test_max_error_draws_the_same_on_every_backend():
+def test_max_error_draws_the_same_on_every_backend(fast):
     parts = _tensors()
     k, pose = _cameras()
-    fast = rasterize(RadiativeGaussians(*(t.float() for t in parts)), k, pose, SIZE, max_error=1e-5)
+    single = RadiativeGaussians(*(t.to(fast.device, torch.float32) for t in parts))
+    drawn = rasterize(single, k, pose, SIZE, max_error=1e-5, backend=fast.backend)
     slow = rasterize(RadiativeGaussians(*parts), k, pose, SIZE, max_error=1e-5, backend="reference")
-    torch.testing.assert_close(fast.double(), slow, rtol=2e-5, atol=1e-5)
+    torch.testing.assert_close(drawn.cpu().double(), slow, rtol=2e-5, atol=1e-5)
 
 
 def _parallel_definition(means, scales, quaternions, densities, k, pose):
@@ -172,37 +174,37 @@ def _parallel_definition(means, scales, quaternions, densities, k, pose):
     return (densities * (2 * math.pi / aa).sqrt() * torch.exp(-(bb - ab**2 / aa) / 2)).sum(-1)
 
 
-@pytest.mark.parametrize(("backend", "dtype", "tolerance"), [("reference", F64, 1e-6), ("numba", torch.float32, 1e-5)])
-def test_parallel_beams_are_those_of_the_definition_with_all_gradients(backend, dtype, tolerance):
+def test_parallel_beams_are_those_of_the_definition_with_all_gradients(every):
+    dtype, tolerance = (F64, 1e-6) if every.backend == "reference" else (torch.float32, 1e-5)
     weights = torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(1), dtype=F64)
     results = []
-    for fast in (True, False):
-        inputs = [t.to(dtype if fast else F64).requires_grad_() for t in _tensors()]
+    for ours in (True, False):
+        where, kind = (every.device, dtype) if ours else ("cpu", F64)
+        inputs = [t.to(where, kind).requires_grad_() for t in _tensors()]
         motion = torch.zeros(6, dtype=F64, requires_grad=True)
         k, pose = _cameras()
         k = torch.cat([k[:, :2] / torch.tensor([500.0, 500, 1], dtype=F64), k[:, 2:]], 1).requires_grad_()
         pose = pose @ rigid_motion(motion[:3], motion[3:], torch.zeros(3, dtype=F64))
-        if fast:
+        if ours:
             g = RadiativeGaussians(*inputs)
-            image = rasterize(g, k, pose, SIZE, beam="parallel", cutoff=7.0, backend=backend)
+            image = rasterize(g, k, pose, SIZE, beam="parallel", cutoff=7.0, backend=every.backend)
         else:
             image = _parallel_definition(*inputs, k, pose)
-        *gradients, to_k = torch.autograd.grad((image * weights).sum(), [*inputs, motion, k])
-        results.append([image.detach(), *gradients, to_k[:, :2]])
+        *gradients, to_k = torch.autograd.grad((image * weights.to(where)).sum(), [*inputs, motion, k])
+        results.append([t.detach().cpu() for t in (image, *gradients, to_k[:, :2])])
     for ours, truth in zip(*results):
         assert (ours.double() - truth).norm() < tolerance * truth.norm()
 
 
-def test_parallel_beams_draw_what_lies_behind_the_camera_and_keep_its_size():
+def test_parallel_beams_draw_what_lies_behind_the_camera_and_keep_its_size(every):
     means = torch.tensor([[0.0, 0, -700]])
     images = []
     for shift in (0.0, 900.0):
-        g = RadiativeGaussians(
-            means + torch.tensor([0, 0, shift]), torch.full((1, 3), 3.0), torch.ones(1, 4), torch.ones(1)
-        )
+        parts = means + torch.tensor([0, 0, shift]), torch.full((1, 3), 3.0), torch.ones(1, 4), torch.ones(1)
+        g = RadiativeGaussians(*(part.to(every.device) for part in parts))
         k = torch.tensor([[[0.5, 0, 4], [0, 0.5, 4], [0, 0, 1]]])
-        images.append(rasterize(g, k, torch.eye(4)[None], (9, 9), beam="parallel"))
-    assert images[0][0, 4, 4] == pytest.approx(3 * math.sqrt(2 * math.pi), rel=1e-5)
+        images.append(rasterize(g, k, torch.eye(4)[None], (9, 9), beam="parallel", backend=every.backend))
+    assert images[0][0, 4, 4].item() == pytest.approx(3 * math.sqrt(2 * math.pi), rel=1e-5)
     assert torch.equal(*images)
 
 
@@ -219,40 +221,39 @@ def test_gradcheck_of_the_reference():
     assert torch.autograd.gradcheck(image, inputs, eps=1e-6, atol=1e-5)
 
 
-def test_a_batch_is_its_scenes_one_by_one():
+def test_a_batch_is_its_scenes_one_by_one(every):
     scenes = [_tensors(12, seed, torch.float32) for seed in range(3)]
     k, pose = _cameras()
     ks = torch.stack([k, k * torch.tensor([1.1, 1.1, 1.0])[:, None], k])
     poses = torch.stack([pose, pose, pose.flip(0)])
-    batch = RadiativeGaussians(*(torch.stack(t) for t in zip(*scenes)))
-    images = rasterize(batch, ks, poses, SIZE)
+    batch = RadiativeGaussians(*(torch.stack(t).to(every.device) for t in zip(*scenes)))
+    images = rasterize(batch, ks, poses, SIZE, backend=every.backend)
     assert images.shape == (3, 2, *SIZE)
     for i in range(3):
-        assert torch.equal(images[i], rasterize(batch[i], ks[i], poses[i], SIZE))
+        assert torch.equal(images[i], rasterize(batch[i], ks[i], poses[i], SIZE, backend=every.backend))
 
 
-@pytest.mark.parametrize("backend", ["numba", "reference"])
 @pytest.mark.parametrize("depth", [-300.0, 0.0, 11.9, -11.9])
-def test_gaussians_behind_or_around_the_source_are_left_out_with_finite_zero_gradients(backend, depth):
-    means = torch.tensor([[1.0, 2, depth], [0, 0, 400]], requires_grad=True)
-    g = RadiativeGaussians(means, torch.full((2, 3), 3.0), torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2,), 0.1))
+def test_gaussians_behind_or_around_the_source_are_left_out_with_finite_zero_gradients(every, depth):
+    means = torch.tensor([[1.0, 2, depth], [0, 0, 400]], device=every.device, requires_grad=True)
+    others = (torch.full((2, 3), 3.0), torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2,), 0.1))
+    g = RadiativeGaussians(means, *(part.to(every.device) for part in others))
     k = torch.tensor([[[100.0, 0, 4], [0, 100.0, 4], [0, 0, 1]]])
     pose = torch.eye(4)[None].requires_grad_()
-    image = rasterize(g, k, pose, (9, 9), backend=backend)
+    image = rasterize(g, k, pose, (9, 9), backend=every.backend)
     alone = RadiativeGaussians(*(t[1:] for t in (g.means, g.scales, g.quaternions, g.densities)))
-    assert torch.equal(image, rasterize(alone, k, pose, (9, 9), backend=backend))
+    assert torch.equal(image, rasterize(alone, k, pose, (9, 9), backend=every.backend))
     image.sum().backward()
-    assert torch.equal(means.grad[0], torch.zeros(3))
+    assert torch.equal(means.grad[0], torch.zeros(3, device=every.device))
     assert means.grad.isfinite().all()
     assert pose.grad.isfinite().all()
 
 
-def test_just_beyond_the_source_a_gaussian_is_drawn():
-    g = RadiativeGaussians(
-        torch.tensor([[0.0, 0, 12.1]]), torch.full((1, 3), 3.0), torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1)
-    )
+def test_just_beyond_the_source_a_gaussian_is_drawn(every):
+    parts = torch.tensor([[0.0, 0, 12.1]]), torch.full((1, 3), 3.0), torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1)
+    g = RadiativeGaussians(*(part.to(every.device) for part in parts))
     k = torch.tensor([[[100.0, 0, 4], [0, 100.0, 4], [0, 0, 1]]])
-    assert rasterize(g, k, torch.eye(4)[None], (9, 9)).min() > 1
+    assert rasterize(g, k, torch.eye(4)[None], (9, 9), backend=every.backend).min() > 1
 
 
 def test_one_thread_and_two_give_the_same_bits():
@@ -280,12 +281,19 @@ def test_one_thread_and_two_give_the_same_bits():
         ({"K": torch.zeros(2, 3, 3)}, GeometryError, "focal"),
         ({"camera_from_frame": torch.full((2, 4, 4), float("nan"))}, GeometryError, "NaN"),
         ({"camera_from_frame": 2 * torch.eye(4).repeat(2, 1, 1)}, GeometryError, "rigid"),
+        ({"camera_from_frame": torch.eye(4).repeat(2, 1, 1) + torch.eye(4)[[1, 2, 3, 0]]}, GeometryError, "rigid"),
+        ({"camera_from_frame": torch.eye(4)[[1, 0, 2, 3]].repeat(2, 1, 1)}, GeometryError, "mirror"),
+        ({"camera_from_frame": torch.eye(4)}, GeometryError, "batch"),
+        ({"K": torch.eye(3).repeat(2, 1, 1) * float("inf")}, GeometryError, "K holds NaN"),
         ({"size": (0, 3)}, GeometryError, "pixel"),
+        ({"size": (3.5, 3)}, GeometryError, "pixel"),
+        ({"size": 3}, GeometryError, "pixel"),
         ({"cutoff": 0.0}, RadgsError, "cutoff"),
         ({"cutoff": 50.0}, RadgsError, "cutoff"),
         ({"max_error": 0.0}, RadgsError, "max_error"),
         ({"beam": "fan"}, RadgsError, "beam"),
         ({"backend": "abacus"}, RadgsError, "backend"),
+        ({"backend": "cuda"}, RadgsError, "GPU"),
         ({"gaussians": RadiativeGaussians(*_tensors())}, RadgsError, "float32"),
     ],
 )

@@ -85,27 +85,27 @@ def test_values_and_all_gradients_are_those_of_the_definition(fast, dtype, toler
         assert (ours.double() - truth).norm() < tolerance * truth.norm()
 
 
-def test_cut_off_keeps_exactly_the_voxels_within_it():
+def test_cut_off_keeps_exactly_the_voxels_within_it(fast):
     tensors = [t[:1] for t in _tensors(seed=4)]
-    single = RadiativeGaussians(*(t.float() for t in tensors))
+    single = RadiativeGaussians(*(t.to(fast.device, torch.float32) for t in tensors))
     full = _definition(*tensors)
-    volume = voxelize(single, GRID, cutoff=2.0).double()
+    volume = voxelize(single, GRID, cutoff=2.0, backend=fast.backend).cpu().double()
     within = full > tensors[3] * math.exp(-2.0)
     assert torch.equal(volume > 0, within)
     assert within.sum() > 20
     torch.testing.assert_close(volume[within], full[within], rtol=1e-5, atol=0)
 
 
-def test_max_error_bounds_what_each_gaussian_may_lack_anywhere():
+def test_max_error_bounds_what_each_gaussian_may_lack_anywhere(fast):
     parts = [t.detach().float() for t in _tensors()]
     for i in range(len(parts[0])):
         one = [t[i : i + 1] for t in parts]
-        g = RadiativeGaussians(*one)
+        g = RadiativeGaussians(*(t.to(fast.device) for t in one))
         full = _definition(*(t.double() for t in one))
         for max_error in (float(g.densities) / 3, 1e-6):
-            error = (voxelize(g, GRID, max_error=max_error).double() - full).abs().max()
-            assert error <= max_error + 1e-5 * float(g.densities)
-        assert not voxelize(g, GRID, max_error=2 * float(g.densities)).any()
+            drawn = voxelize(g, GRID, max_error=max_error, backend=fast.backend)
+            assert (drawn.cpu().double() - full).abs().max() <= max_error + 1e-5 * float(g.densities)
+        assert not voxelize(g, GRID, max_error=2 * float(g.densities), backend=fast.backend).any()
 
 
 def test_gradcheck_of_the_reference():
@@ -198,7 +198,53 @@ def test_impossible_input_is_refused_in_a_sentence():
         g.moved(torch.diag(torch.tensor([1.0, 1, -1, 1])))
     with pytest.raises(GeometryError, match="motion"):
         g.moved(torch.eye(4).repeat(2, 1, 1))
-    with pytest.raises(GeometryError, match="spacing"):
-        Grid((4, 4, 4), 0.0, (0, 0, 0))
+    for shape, spacing, origin in (
+        ((4, 4, 4), 0.0, (0, 0, 0)),
+        ((4.5, 4, 4), 1.0, (0, 0, 0)),
+        ((4, 4), 1.0, (0, 0, 0)),
+        ((4, 4, 4), 1.0, (0, 0)),
+        ((4, 4, 4), 1.0, (0, 0, math.nan)),
+    ):
+        with pytest.raises(GeometryError, match="spacing"):
+            Grid(shape, spacing, origin)
+    with pytest.raises(GeometryError, match="at least one voxel"):
+        Grid.centred(10.0, 0)
     with pytest.raises(RadgsError, match="cutoff"):
         voxelize(g, GRID, cutoff=-1.0)
+    for backend, words in (("cuda", "GPU"), ("abacus", "backend")):
+        with pytest.raises(RadgsError, match=words):
+            voxelize(g, GRID, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "words"),
+    [(0, math.nan, "means"), (1, 0.0, "scales"), (1, math.inf, "scales"), (2, 0.0, "quat"), (3, math.nan, "densities")],
+)
+def test_impossible_gaussians_are_refused_in_a_sentence(index, value, words):
+    tensors = _tensors(dtype=torch.float32)
+    tensors[index][3] = value
+    with pytest.raises(RadgsError, match=words):
+        voxelize(RadiativeGaussians(*tensors), GRID)
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (2,)])
+def test_no_gaussians_fill_no_voxel(batch):
+    g = RadiativeGaussians(*(torch.ones(*batch, 0, *shape) for shape in ((3,), (3,), (4,), ())))
+    volume = voxelize(g, GRID)
+    assert volume.shape == (*batch, *GRID.shape)
+    assert not volume.any()
+
+
+@pytest.mark.parametrize("thin", [1e-12, 1e-25])
+def test_gaussians_thinner_than_floats_can_hold_are_left_out_with_gradients_of_zero(every, thin):
+    tensors = _tensors(dtype=torch.float32)
+    tensors[1][3, 1] = thin
+    leaves = [t.to(every.device).requires_grad_() for t in tensors]
+    volume = voxelize(RadiativeGaussians(*leaves), GRID, backend=every.backend)
+    gradients = torch.autograd.grad(volume.square().sum(), leaves)
+    others = RadiativeGaussians(*(torch.cat([t[:3], t[4:]]) for t in leaves))
+    torch.testing.assert_close(volume, voxelize(others, GRID, backend=every.backend))
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert gradient.any()
+        assert not gradient[3].any()

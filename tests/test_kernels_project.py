@@ -116,12 +116,12 @@ def test_cameras_get_no_gradient_that_was_not_asked_for_and_gaussians_the_same(f
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_gaussians_too_thin_for_floats_are_left_out_with_zero_gradients(fast):
+def test_gaussians_too_thin_for_floats_are_left_out_with_zero_gradients(every):
     gaussians, cameras, cutoffs = ([t.float() for t in x] if isinstance(x, list) else x for x in _scenes(6))
     gaussians[1][:, 2] = 1e-25
     cutoffs = torch.full_like(cutoffs, 4.0).float()
-    leaves = [t.to(fast.device).requires_grad_() for t in gaussians]
-    image = rasterize_gaussians(leaves, cameras.to(fast.device), cutoffs.to(fast.device), SIZE, True, fast.backend)
+    leaves = [t.to(every.device).requires_grad_() for t in gaussians]
+    image = rasterize_gaussians(leaves, cameras.to(every.device), cutoffs.to(every.device), SIZE, True, every.backend)
     gradients = torch.autograd.grad(image.sum(), leaves)
     assert image.isfinite().all()
     assert image.any()

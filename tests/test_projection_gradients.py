@@ -79,6 +79,26 @@ def test_siddon_pose_gradient_is_that_of_finite_differences_of_the_reference():
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_gradcheck_of_the_reference(method):
+    volume = torch.rand(3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    index_from_ct = torch.diag(torch.tensor([0.11, 0.09, 0.1, 1], dtype=torch.float64))
+    index_from_ct[:3, 3] = torch.tensor([2.0, 1.5, 1.0])
+    motion = torch.zeros(6, dtype=torch.float64)
+    if method == "siddon":
+        # The trilinear samples move with the pose: its derivatives are those of the integral, not of the sum.
+        motion.requires_grad_()
+
+    def image(volume, motion):
+        poses = _poses(motion)
+        return project(volume, index_from_ct, K, poses, SIZE, method=method, step_mm=3.0, backend="reference")[
+            :, ::7, ::8
+        ]
+
+    assert image(volume, motion).max() > 1
+    assert torch.autograd.gradcheck(image, (volume, motion), eps=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_fast_kernels_agree_with_the_reference_in_values_and_all_gradients(method, fast):
     results = []
     for (backend, device), dtype in ((fast, torch.float32), (("reference", "cpu"), torch.float64)):
@@ -111,19 +131,20 @@ def test_volume_gradient_is_the_adjoint_of_the_projection(method, fast):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_of_volumes_is_its_volumes_one_by_one(method):
-    volumes = torch.stack([_smooth_volume(), 2 * _smooth_volume().flip(0)]).requires_grad_()
+def test_a_batch_of_volumes_is_its_volumes_one_by_one(method, fast):
+    volumes = torch.stack([_smooth_volume(), 2 * _smooth_volume().flip(0)]).to(fast.device).requires_grad_()
     moves = (torch.zeros(6, dtype=torch.float64), torch.full((6,), 0.1, dtype=torch.float64))
     poses, ks = (
         torch.stack([_poses(m) for m in moves]),
         torch.stack([K, 1.1 * K + torch.diag(torch.tensor([0, 0, -0.1]))]),
     )
-    images = project(volumes, INDEX_FROM_CT, ks, poses, SIZE, method=method)
+    how = {"method": method, "backend": fast.backend}
+    images = project(volumes, INDEX_FROM_CT, ks, poses, SIZE, **how)
     assert images.shape == (2, 2, *SIZE)
     (gradient,) = torch.autograd.grad(images.square().sum(), volumes)
     for i in range(2):
         alone = volumes[i].detach().requires_grad_()
-        image = project(alone, INDEX_FROM_CT, ks[i], poses[i], SIZE, method=method)
+        image = project(alone, INDEX_FROM_CT, ks[i], poses[i], SIZE, **how)
         assert torch.equal(image, images[i])
         assert torch.equal(torch.autograd.grad(image.square().sum(), alone)[0], gradient[i])
     with pytest.raises(GeometryError, match="batch of 2"):

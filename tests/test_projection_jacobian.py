@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from radgs.errors import RadgsError
+from radgs.errors import GeometryError, RadgsError
 from radgs.geometry import rigid_motion
 from radgs.projection import project, project_with_jacobian
 
@@ -24,10 +24,12 @@ def scene(ap_camera, la_camera):
     return volume, index_from_ct, k, pose, torch.tensor([5.0, -8.0, 12.0]).double()
 
 
-def test_every_pixel_changes_as_a_finite_motion_says(scene):
+def test_every_pixel_changes_as_a_finite_motion_says(scene, fast):
     volume, index_from_ct, k, pose, centre = scene
-    image, jacobian = project_with_jacobian(volume, index_from_ct, k, pose, centre, (44, 40))
-    assert torch.equal(image, project(volume, index_from_ct, k, pose, (44, 40)))
+    there, how = volume.to(fast.device), {"backend": fast.backend}
+    image, jacobian = project_with_jacobian(there, index_from_ct, k, pose, centre, (44, 40), **how)
+    assert torch.equal(image, project(there, index_from_ct, k, pose, (44, 40), **how))
+    jacobian = jacobian.cpu()
     for parameter in range(6):
         step = 2e-3 if parameter < 3 else 0.05
         drawn = []
@@ -46,3 +48,18 @@ def test_the_reference_backend_has_none(scene):
     volume, index_from_ct, k, pose, centre = scene
     with pytest.raises(RadgsError, match="keeps no gradients of single rays"):
         project_with_jacobian(volume, index_from_ct, k, pose, centre, (44, 40), backend="reference")
+
+
+@pytest.mark.parametrize("centre", [torch.zeros(4).double(), torch.full((3,), float("nan")).double()])
+def test_a_centre_that_is_no_finite_point_is_refused_in_a_sentence(scene, centre):
+    volume, index_from_ct, k, pose, _ = scene
+    with pytest.raises(GeometryError, match="centre is one finite point"):
+        project_with_jacobian(volume, index_from_ct, k, pose, centre, (44, 40))
+
+
+def test_matrices_may_be_single_precision(scene):
+    volume, index_from_ct, k, pose, centre = scene
+    _, expected = project_with_jacobian(volume, index_from_ct, k, pose, centre, (44, 40))
+    singles = (x.float() for x in (index_from_ct, k, pose, centre))
+    _, found = project_with_jacobian(volume, *singles, (44, 40))
+    assert (found - expected).norm() < 1e-3 * expected.norm()

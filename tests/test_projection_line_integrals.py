@@ -48,16 +48,15 @@ def _rays():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_one_voxel_seen_head_on_integrates_to_its_value_times_its_thickness(method, backend):
-    volume = torch.zeros(5, 5, 5)
+def test_one_voxel_seen_head_on_integrates_to_its_value_times_its_thickness(method, every):
+    volume = torch.zeros(5, 5, 5, device=every.device)
     volume[2, 2, 2] = 0.5
     index_from_ct = torch.diag(torch.tensor([1 / 2.0, 1 / 3.0, 1 / 4.0, 1.0], dtype=torch.float64))
     index_from_ct[:3, 3] = 2
     pose = _pose((0, 0, 0), (0, 0, 500.0))[None]
     k = torch.tensor([[[1000.0, 0, 1], [0, 1000.0, 1], [0, 0, 1]]], dtype=torch.float64)
     # A ray through a voxel's centre: trilinear weights form a triangle of half-width 4 mm, area as the 4 mm box.
-    image = project(volume, index_from_ct, k, pose, (3, 3), method=method, step_mm=0.05, backend=backend)
+    image = project(volume, index_from_ct, k, pose, (3, 3), method=method, step_mm=0.05, backend=every.backend)
     assert image[0, 1, 1].item() == pytest.approx(0.5 * 4.0, rel=1e-4)
 
 
@@ -145,12 +144,26 @@ def test_one_thread_and_two_give_the_same_bits(method):
         ({"volume": torch.zeros(4, 4, 4, dtype=torch.float64)}, RadgsError, "float32"),
         ({"index_from_ct": torch.zeros(4, 4)}, GeometryError, "singular"),
         ({"index_from_ct": torch.eye(3)}, GeometryError, "4x4"),
+        ({"index_from_ct": torch.eye(4) * float("inf")}, GeometryError, "index_from_ct holds NaN"),
+        ({"index_from_ct": torch.eye(4) + 0.1 * torch.eye(4)[[1, 2, 3, 0]]}, GeometryError, "last row"),
         ({"K": K[0]}, GeometryError, "each view"),
+        ({"K": torch.zeros(1, 3, 3)}, GeometryError, "K must be"),
+        ({"K": K * torch.tensor([0.0, 1, 1])}, GeometryError, "focal"),
+        ({"K": K * float("nan")}, GeometryError, "K holds NaN"),
+        ({"K": K.to(torch.complex128)}, GeometryError, "real"),
         ({"camera_from_ct": CAMERA * float("nan")}, GeometryError, "NaN"),
+        ({"camera_from_ct": torch.zeros(1, 4, 4)}, GeometryError, "rigid"),
+        ({"camera_from_ct": CAMERA * torch.tensor([-1.0, 1, 1, 1])}, GeometryError, "rigid"),
         ({"camera_from_ct": CAMERA.repeat(2, 1, 1)}, GeometryError, "each view"),
         ({"size": (0, 4)}, GeometryError, "pixel"),
+        ({"size": (4.5, 4)}, GeometryError, "pixel"),
+        ({"size": 4}, GeometryError, "pixel"),
         ({"method": "cubic"}, RadgsError, "method"),
         ({"step_mm": 0.0}, RadgsError, "positive"),
+        ({"step_mm": float("inf")}, RadgsError, "finite"),
+        ({"volume": torch.zeros(2, 4, 4, 4)}, GeometryError, "batch of 2"),
+        ({"volume": torch.zeros(0, 4, 4, 4)}, GeometryError, "batch of 0"),
+        ({"backend": "cuda"}, RadgsError, "GPU"),
         ({"backend": "abacus"}, RadgsError, "backend"),
     ],
 )

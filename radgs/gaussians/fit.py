@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -24,6 +26,7 @@ _FAINT = 0.01
 _SPLIT_OFFSET, _SPLIT_SHRINK = 0.6, 0.6  # of the standard deviation along the longest axis
 
 
+@torch.enable_grad()
 def fit_to_volume(
     volume: Float[Tensor, "D H W"], grid: Grid, count: int, *, steps: int = 300, seed: int = 0
 ) -> RadiativeGaussians:
@@ -41,14 +44,16 @@ def fit_to_volume(
 
     Raises:
         ImageError: the volume does not fit the grid, is not finite, or has nothing above 0.
-        RadgsError: no Gaussians or no steps are asked for.
+        RadgsError: no Gaussians, negative steps, a negative seed, or numbers that are not whole.
     """
     if tuple(volume.shape) != tuple(grid.shape):
         raise ImageError(f"the volume has shape {tuple(volume.shape)}, the grid {grid.shape}")
     if not volume.isfinite().all() or not (volume > 0).any():
         raise ImageError("Gaussians are fitted to volumes that are finite and somewhere above 0")
-    if count < 1 or steps < 0:
-        raise RadgsError(f"at least one Gaussian and no negative steps, got {count} and {steps}")
+    if not all(isinstance(n, Integral) for n in (count, steps, seed)) or count < 1 or steps < 0 or seed < 0:
+        raise RadgsError(
+            f"at least one Gaussian, no negative steps or seed, all whole numbers, got {count}, {steps} and {seed}"
+        )
     target = volume.detach().float()
     peak = float(target.max())
     start = _draw(target, grid, count, np.random.default_rng(seed))
@@ -134,12 +139,8 @@ def _draw(volume: Tensor, grid: Grid, count: int, rng: np.random.Generator) -> R
     spacing = distances.mean(1) if neighbours else np.full(count, 4 * grid.spacing_mm)
     scales = np.repeat(np.maximum(0.6 * spacing, 0.5 * grid.spacing_mm)[:, None], 3, axis=1)
     quaternions = np.tile([1.0, 0.0, 0.0, 0.0], (count, 1))
-    start = RadiativeGaussians(
-        means=torch.from_numpy(means).float(),
-        scales=torch.from_numpy(scales).float(),
-        quaternions=torch.from_numpy(quaternions).float(),
-        densities=torch.from_numpy(weights[chosen]).float(),
-    )
+    parts = (means, scales, quaternions, weights[chosen])
+    start = RadiativeGaussians(*(torch.from_numpy(part).float().to(volume.device) for part in parts))
     rendered = voxelize(start, grid, cutoff=3.0)
     amount = float((rendered * volume).sum() / rendered.square().sum().clamp_min(1e-20))
     return RadiativeGaussians(start.means, start.scales, start.quaternions, start.densities * amount)

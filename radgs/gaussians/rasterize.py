@@ -18,6 +18,7 @@ from torch import Tensor
 from radgs.errors import GeometryError, RadgsError
 from radgs.gaussians.cutoff import cutoffs
 from radgs.gaussians.gaussians import RadiativeGaussians, check_values
+from radgs.geometry import check_size, check_views
 from radgs.kernels import Backend, rasterize_gaussians
 
 Beam = Literal["cone", "parallel"]
@@ -37,7 +38,8 @@ def rasterize(
     """Line integrals along the ray of every pixel, differentiable in the Gaussians, K and the pose.
 
     In a cone beam, a Gaussian whose cut-off ellipsoid reaches the plane through the source and parallel to the detector
-    (it lies behind the source, or the source lies within it) has no bounded footprint and is left out.
+    (it lies behind the source, or the source lies within it) has no bounded footprint and is left out. So is, in any
+    beam, one that is thinner than 1e-9 pixels. What is left out gets gradients of zero.
 
     Args:
         gaussians: float32 (``reference`` also takes float64), in any frame.
@@ -98,15 +100,5 @@ def _check_cameras(gaussians: RadiativeGaussians, K: Tensor, camera_from_frame: 
             f"Gaussians of batch {gaussians.batch_shape} need K [*batch, V, 3, 3] and camera_from_frame "
             f"[*batch, V, 4, 4], got {tuple(K.shape)} and {tuple(camera_from_frame.shape)}"
         )
-    k, pose = K.detach().cpu(), camera_from_frame.detach().cpu()
-    if not (k.isfinite().all() and pose.isfinite().all()):
-        raise GeometryError("K or camera_from_frame holds NaN or infinite numbers")
-    expected = torch.tensor([0.0, 0.0, 1.0], dtype=k.dtype)
-    if not ((k[..., 2, :] == expected).all() and (k[..., 1, 0] == 0).all()) or not (
-        (k[..., 0, 0] > 0).all() and (k[..., 1, 1] > 0).all()
-    ):
-        raise GeometryError("K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths")
-    if not ((torch.linalg.det(pose[..., :3, :3].double()) - 1).abs() <= 1e-3).all():
-        raise GeometryError("camera_from_frame must be rigid: a rotation and a translation")
-    if len(size) != 2 or min(size) < 1:
-        raise GeometryError(f"size is (height, width) of at least one pixel, got {size}")
+    check_views(K, camera_from_frame, "camera_from_frame")
+    check_size(size)

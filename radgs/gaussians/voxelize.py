@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -11,7 +13,7 @@ from torch import Tensor
 from radgs.errors import GeometryError
 from radgs.gaussians.cutoff import cutoffs
 from radgs.gaussians.gaussians import RadiativeGaussians, check_values, rotations
-from radgs.kernels import Backend, voxelize_coefficients
+from radgs.kernels import THINNEST, Backend, voxelize_coefficients
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Grid:
     origin: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        numbers = torch.tensor([self.spacing_mm, *self.origin], dtype=torch.float64)
-        if len(self.shape) != 3 or min(self.shape) < 1 or not numbers.isfinite().all() or self.spacing_mm <= 0:
+        whole = len(self.shape) == 3 and all(isinstance(n, Integral) and n >= 1 for n in self.shape)
+        finite = len(self.origin) == 3 and all(math.isfinite(x) for x in (self.spacing_mm, *self.origin))
+        if not whole or not finite or self.spacing_mm <= 0:
             raise GeometryError(
                 f"a grid has three positive sizes, a positive spacing and a finite origin, got {self.shape}, "
                 f"{self.spacing_mm}, {self.origin}"
@@ -41,7 +44,13 @@ class Grid:
 
     @classmethod
     def centred(cls, size_mm: float, voxels: int) -> Grid:
-        """A cube of ``voxels`` cubed that spans ``size_mm`` about the frame's origin."""
+        """A cube of ``voxels`` cubed that spans ``size_mm`` about the frame's origin.
+
+        Raises:
+            GeometryError: not at least one voxel, or a size that is not positive.
+        """
+        if voxels < 1:
+            raise GeometryError(f"a grid has at least one voxel an edge, got {voxels}")
         spacing = size_mm / voxels
         first = -(voxels - 1) / 2 * spacing
         return cls((voxels, voxels, voxels), spacing, (first, first, first))
@@ -57,6 +66,8 @@ def voxelize(
 ) -> Float[Tensor, "*batch D H W"]:
     """The attenuation at voxel centres, differentiable in the Gaussians.
 
+    A Gaussian thinner than 1e-9 voxels is left out, with gradients of zero.
+
     Args:
         gaussians: float32 (``reference`` also takes float64), in the grid's frame.
         grid: where.
@@ -71,7 +82,8 @@ def voxelize(
         RadgsError: Gaussians with impossible values, or a cut-off or backend that cannot be used.
     """
     check_values(gaussians)
-    ends = cutoffs(gaussians.densities, cutoff, max_error).reshape(-1, gaussians.count)
+    ends = cutoffs(gaussians.densities, cutoff, max_error).reshape(_scenes(gaussians), gaussians.count)
+    ends = ends.masked_fill((gaussians.scales.detach().amin(-1) < THINNEST * grid.spacing_mm).reshape(ends.shape), 0)
     volumes = voxelize_coefficients(voxel_coefficients(gaussians, grid), ends, grid.shape, backend)
     return volumes.reshape(*gaussians.batch_shape, *grid.shape)
 
@@ -80,8 +92,13 @@ def voxel_coefficients(gaussians: RadiativeGaussians, grid: Grid) -> Float[Tenso
     """The numbers that describe each Gaussian in voxels, batch flattened; see `radgs.kernels.numba.voxelize`."""
     origin = torch.tensor(grid.origin, dtype=torch.float64, device=gaussians.means.device)
     centres = ((gaussians.means.double() - origin) / grid.spacing_mm).to(gaussians.means.dtype)
-    whitening = rotations(gaussians).mT * (grid.spacing_mm / gaussians.scales)[..., None]
+    scales = gaussians.scales.clamp_min(THINNEST * grid.spacing_mm)
+    whitening = rotations(gaussians).mT * (grid.spacing_mm / scales)[..., None]
     x, y, z = whitening.unbind(-1)
     products = ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))
     columns = [*centres.unbind(-1), gaussians.densities, *((a * b).sum(-1) for a, b in products)]
-    return torch.stack(columns, -1).reshape(-1, gaussians.count, 10)
+    return torch.stack(columns, -1).reshape(_scenes(gaussians), gaussians.count, 10)
+
+
+def _scenes(gaussians: RadiativeGaussians) -> int:
+    return math.prod(gaussians.batch_shape)

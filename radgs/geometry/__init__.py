@@ -1,6 +1,7 @@
 """Where things are: rigid transforms, cameras, rays, triangulation."""
 
 from radgs.geometry.camera import Camera, rays
+from radgs.geometry.checks import check_size, check_views
 from radgs.geometry.positioner import positioner_axes, positioner_pose
 from radgs.geometry.transform import RigidTransform, rigid_motion
 from radgs.geometry.triangulation import Triangulation, frontal_and_lateral, patient_axes, triangulate
@@ -9,6 +10,8 @@ __all__ = [
     "Camera",
     "RigidTransform",
     "Triangulation",
+    "check_size",
+    "check_views",
     "frontal_and_lateral",
     "patient_axes",
     "positioner_axes",

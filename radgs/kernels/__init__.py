@@ -2,6 +2,7 @@
 
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.line_integrals import Method, depth_integrals, depth_integrals_and_gradients
+from radgs.kernels.reference import THINNEST
 from radgs.kernels.splatting import (
     LARGEST_CUTOFF,
     rasterize_coefficients,
@@ -11,6 +12,7 @@ from radgs.kernels.splatting import (
 
 __all__ = [
     "LARGEST_CUTOFF",
+    "THINNEST",
     "Backend",
     "Method",
     "depth_integrals",

@@ -96,17 +96,7 @@ class _DepthIntegrals(torch.autograd.Function):
         (to_image,) = gradients
         to_volume = to_sources = to_directions = None
         if ctx.gradient is not None:
-            to_sources, to_directions = _to_cameras(ctx.gradient * to_image[:, None])
+            to_sources, to_directions = ctx.fast.rays_to_cameras(ctx.gradient, to_image)
         if ctx.needs_input_grad[0]:
             to_volume = ctx.fast.integrals_adjoint(to_image, *ctx.saved_tensors, ctx.method, ctx.step_mm, ctx.shape)
         return to_volume, to_sources, to_directions, None, None, None, None
-
-
-def _to_cameras(to_rays: Float[Tensor, "V 6 h w"]) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "V 3 3"]]:
-    """Sum gradients to the source and direction of every ray to those of its camera."""
-    views, _, height, width = to_rays.shape
-    kind: dict[str, Any] = {"dtype": torch.float64, "device": to_rays.device}
-    v, u = torch.meshgrid(torch.arange(height, **kind), torch.arange(width, **kind), indexing="ij")
-    pixels = torch.stack([u.ravel(), v.ravel(), torch.ones(height * width, **kind)], 1)
-    sums = to_rays.double().reshape(views, 6, -1) @ pixels
-    return sums[:, :3, 2], sums[:, 3:]

@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+# Pixels or voxels. Gaussians thinner than this are left out: products of their coefficients leave float32.
+THINNEST = 1e-9
+
 
 def _directions(directions: Tensor, height: int, width: int) -> Tensor:
     """Directions of all pixels, ``[V, h, w, 3]``."""
@@ -96,12 +99,15 @@ def project_reference(
     # Rows: the Gaussian's own axes seen from the camera; one large product is faster than many of 3x3.
     axes = (turned.mT.flatten(-3, -2).unsqueeze(1) @ pose[..., :3].mT.to(dtype)).unflatten(-2, (-1, 3))
     scales, ends = scales.unsqueeze(1), cutoffs.unsqueeze(1).expand(centre.shape[:-1])
+    drawn = _wider_than_nothing(scales, k, centre, cone)
     if cone:
         depth_sigma = (axes[..., 2] * scales).square().sum(-1).sqrt().detach()
-        visible = centre[..., 2].detach() > ends * depth_sigma
-        ends = torch.where(visible, ends, 0)
-        # A stand-in keeps the numbers, and so the gradients, of those left out finite.
-        centre = torch.where(visible[..., None], centre, torch.tensor([0.0, 0.0, 1.0], dtype=centre.dtype).to(centre))
+        drawn = drawn & (centre[..., 2].detach() > ends * depth_sigma)
+    ends = torch.where(drawn, ends, 0)
+    # Stand-ins keep the numbers, and so the gradients, of those left out finite.
+    centre = torch.where(drawn[..., None], centre, torch.tensor([0.0, 0.0, 1.0], dtype=centre.dtype).to(centre))
+    scales = torch.where(drawn[..., None], scales, 1)
+    if cone:
         depth = centre[..., 2:]
         ray = point = centre / depth
     else:
@@ -123,6 +129,14 @@ def project_reference(
         *(of_ray if cone else [torch.zeros_like(inverse)] * len(of_ray)),
     ]
     return torch.stack(columns, -1), ends
+
+
+@torch.no_grad()
+def _wider_than_nothing(scales: Tensor, k: Tensor, centre: Tensor, cone: bool) -> Tensor:
+    """Which Gaussians are not so thin on the image that float32 cannot hold their coefficients, ``[B, V, N]``."""
+    pixels_per_mm = k[..., :2].abs().amax((-1, -2))[..., None]
+    depth = centre[..., 2].abs() if cone else 1.0
+    return pixels_per_mm * scales.amin(-1) > THINNEST * depth
 
 
 # Gaussians that the dense sums below hold at a time.

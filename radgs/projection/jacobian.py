@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from radgs.errors import GeometryError
 from radgs.kernels import Backend, depth_integrals_and_gradients
 from radgs.projection.project import check_projection, pixel_rays
 
@@ -40,10 +41,16 @@ def project_with_jacobian(
         line integrals, no unit; their derivatives by ``omega`` (1/rad, first three) and ``shift`` (1/mm).
 
     Raises:
+        GeometryError: as :func:`project`; also a centre that is no finite point.
         RadgsError: as :func:`project`; also for the backend ``reference``.
     """
     check_projection(volume, index_from_ct, K, camera_from_ct, size, "trilinear", step_mm)
-    sources, directions, mm_per_depth = pixel_rays(index_from_ct, K, camera_from_ct, size)
+    if centre.shape != (3,) or not centre.isfinite().all():
+        raise GeometryError(f"centre is one finite point (x, y, z), got {centre.tolist()}")
+    sources, directions, mm_per_depth = pixel_rays(index_from_ct, K, camera_from_ct, size, volume.device)
+    index_from_ct, camera_from_ct, centre = (
+        x.to(volume.device, torch.float64) for x in (index_from_ct, camera_from_ct, centre)
+    )
     depth, gradient = depth_integrals_and_gradients(
         volume, sources, directions, mm_per_depth, "trilinear", step_mm, backend
     )
@@ -51,12 +58,12 @@ def project_with_jacobian(
     linear = index_from_ct[:3, :3].to(volume.dtype)
     by_source = torch.einsum("ij,vihw->vjhw", linear, gradient[:, :3])
     by_direction = torch.einsum("ij,vihw->vjhw", linear, gradient[:, 3:])
-    ct_from_index = torch.linalg.inv(index_from_ct[:3, :3])
+    ct_from_index = torch.linalg.inv_ex(index_from_ct[:3, :3]).inverse
     rows, columns = (torch.arange(n, dtype=torch.float64, device=volume.device) for n in size)
     v, u = torch.meshgrid(rows, columns, indexing="ij")
     pixels = torch.stack([u, v, torch.ones_like(u)])
     along = torch.einsum("vij,jhw->vihw", ct_from_index @ directions, pixels).to(volume.dtype)
-    ct_from_camera = torch.linalg.inv(camera_from_ct)
+    ct_from_camera = torch.linalg.inv_ex(camera_from_ct).inverse
     arm = (ct_from_camera[:, :3, 3] - centre).to(volume.dtype)[:, :, None, None].expand_as(along)
     by_turn = -torch.linalg.cross(arm, by_source, dim=1) - torch.linalg.cross(along, by_direction, dim=1)
     return depth * length, torch.cat([by_turn, -by_source], dim=1) * length[:, None]

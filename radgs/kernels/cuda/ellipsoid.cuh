@@ -4,6 +4,7 @@
 #pragma once
 
 #include "exponential.cuh"
+#include "lists.cuh"
 
 constexpr int kCoefficients = 10;
 
@@ -15,9 +16,17 @@ struct Ellipsoid {
     float tau2;           // square of the cut-off
 };
 
-// Whole voxels, both ends included; empty: last < first.
-struct VoxelBox {
-    int first[3], last[3];
+using VoxelBox = Box<3>;
+
+// An ellipsoid with -log2(e) / 2 multiplied in: 2^power is wanted where the power is not below `least`.
+struct alignas(16) Listed {
+    float x, y, z, density, least, sxx, kxy, kxz, ayy, kyz, bzz;
+
+    // At (dx, dy, dz) from the centre; along = dx + kxy dy.
+    __device__ float power(float along, float dy, float dz) const {
+        const float ex = along + kxz * dz, ey = dy + kyz * dz;
+        return sxx * ex * ex + ayy * ey * ey + bzz * dz * dz;
+    }
 };
 
 __device__ inline Ellipsoid load_ellipsoid(const float* c, float cutoff) {
@@ -32,9 +41,9 @@ __device__ inline Ellipsoid load_ellipsoid(const float* c, float cutoff) {
     return e;
 }
 
-__device__ inline float square(const Ellipsoid& e, float dx, float dy, float dz) {
-    const float ex = dx + e.kxy * dy + e.kxz * dz, ey = dy + e.kyz * dz;
-    return e.sxx * ex * ex + e.ayy * ey * ey + e.bzz * dz * dz;
+__device__ inline Listed prepare(const Ellipsoid& e) {
+    return {e.x,   e.y,           e.z, e.density, kPower * e.tau2, kPower * e.sxx, e.kxy, e.kxz, kPower * e.ayy,
+            e.kyz, kPower * e.bzz};
 }
 
 // The box about the cut-off ellipsoid, half as wide as cutoff times the root of the covariance's diagonal, one voxel
@@ -48,7 +57,8 @@ __device__ inline VoxelBox reach(const Ellipsoid& e, int depth, int height, int 
     VoxelBox box;
     for (int axis = 0; axis < 3; ++axis) {
         const float half = sqrtf(e.tau2 * variance[axis]) + 1.0f;
-        box.first[axis] = static_cast<int>(ceilf(fminf(fmaxf(centre[axis] - half, 0.0f), static_cast<float>(size[axis]))));
+        box.first[axis] =
+            static_cast<int>(ceilf(fminf(fmaxf(centre[axis] - half, 0.0f), static_cast<float>(size[axis]))));
         box.last[axis] = static_cast<int>(floorf(fmaxf(fminf(centre[axis] + half, size[axis] - 1.0f), -1.0f)));
     }
     return box;

@@ -1,4 +1,4 @@
-// exp(-n/2): powers of two are what the hardware computes.
+// exp(-n/2) is 2^(kPower n): powers of two are what the hardware computes.
 #pragma once
 
-__device__ inline float exp_half(float n) { return exp2f(-0.72134752f * n); }
+constexpr float kPower = -0.72134752f;  // -log2(e) / 2

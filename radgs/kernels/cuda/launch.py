@@ -38,8 +38,9 @@ def compile_source(name: str, architecture: str) -> tuple[ObjectCode, str]:
         RadgsError: NVRTC is missing or refuses the source; its own words follow.
     """
     log = io.StringIO()
+    # Numbers too small for float32's full precision become 0: keeping them costs instructions at each root and power.
     options = ProgramOptions(
-        name=f"{name}.cu", arch=architecture, std="c++17", include_path=str(_SOURCES), ptxas_options=["-v"]
+        name=f"{name}.cu", arch=architecture, std="c++17", ftz=True, include_path=str(_SOURCES), ptxas_options=["-v"]
     )
     try:
         source = source_path(name).read_text(encoding="utf-8")

@@ -6,12 +6,13 @@ Nothing here waits for the GPU: no size depends on what a kernel finds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from radgs.errors import RadgsError
 from radgs.kernels.cuda.launch import run
 
 # As in the sources.
@@ -19,9 +20,11 @@ _THREADS = (256,)
 _PROJECT_THREADS = (128,)
 _TILE = (16, 16)
 _BRICK = (4, 8, 8)
-_PIXELS = (16, 8)
+_PIXELS = (8, 16)
 _VOXELS = (128,)
-_RECORD_BYTES = {"pixels": 16, "voxels": 24, "ray": 36}
+_RAYS_A_BLOCK = 2048
+_MOST_VOXELS = 2**31 - 1
+_RECORD_BYTES = {"pixels": 16, "ray": 36, "splat": 48, "ellipsoid": 48}
 
 
 def project(
@@ -79,9 +82,16 @@ def rasterize_forward(coefficients: Tensor, cutoffs: Tensor, footprints: Tensor,
     """Images ``[I, h, w]``."""
     c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
     count, gaussians, _ = c.shape
+    splats, bits = _records((count, gaussians), "splat", c), _bits(count, gaussians, size, _TILE, c)
+    run(
+        "rasterize", "mark_tiles", _blocks(32 * count * bits.shape[-1]), _THREADS, c, tau, footprints, count, gaussians,
+        *size, splats, bits,
+    )  # fmt: skip
     images = torch.empty((count, *size), dtype=torch.float32, device=c.device)
-    tiles = ceil(size[0] / _TILE[0]) * ceil(size[1] / _TILE[1])
-    run("rasterize", "rasterize_forward", (count * tiles,), _THREADS, c, tau, footprints, gaussians, *size, images)
+    run(
+        "rasterize", "rasterize_forward", (count * prod(_slots(size, _TILE)),), _THREADS, splats, bits, gaussians,
+        *size, images,
+    )  # fmt: skip
     return images
 
 
@@ -102,12 +112,16 @@ def voxelize_forward(coefficients: Tensor, cutoffs: Tensor, shape: tuple[int, in
     """Volumes ``[B, d, h, w]``."""
     c, tau = coefficients.detach().contiguous(), cutoffs.contiguous()
     batch, gaussians, _ = c.shape
-    total = batch * gaussians
-    boxes = _records((total,), "voxels", c)
+    records, bits = _records((batch, gaussians), "ellipsoid", c), _bits(batch, gaussians, shape, _BRICK, c)
+    run(
+        "voxelize", "mark_bricks", _blocks(32 * batch * bits.shape[-1]), _THREADS, c, tau, batch, gaussians, *shape,
+        records, bits,
+    )  # fmt: skip
     volumes = torch.empty((batch, *shape), dtype=torch.float32, device=c.device)
-    run("voxelize", "reaches", _blocks(total), _THREADS, c, tau, np.int64(total), *shape, boxes)
-    bricks = ceil(shape[0] / _BRICK[0]) * ceil(shape[1] / _BRICK[1]) * ceil(shape[2] / _BRICK[2])
-    run("voxelize", "voxelize_forward", (batch * bricks,), _THREADS, c, tau, boxes, gaussians, *shape, volumes)
+    run(
+        "voxelize", "voxelize_forward", (batch * prod(_slots(shape, _BRICK)),), _THREADS, records, bits, gaussians,
+        *shape, volumes,
+    )  # fmt: skip
     return volumes
 
 
@@ -135,6 +149,8 @@ def integrals_forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Integrals over depth ``[V, h, w]`` and, if wanted, their gradient ``[V, 6, h, w]`` to source and direction."""
     values = volume.detach().contiguous()
+    if values.numel() > _MOST_VOXELS:
+        raise RadgsError(f"backend 'cuda' takes volumes of at most {_MOST_VOXELS} voxels, got {values.numel()}")
     views, height, width = mm_per_depth.shape
     image = torch.empty((views, height, width), dtype=torch.float32, device=volume.device)
     gradient = image.new_empty((views, 6, height, width)) if to_rays else None
@@ -144,6 +160,20 @@ def integrals_forward(
     grid = _pixel_grid(mm_per_depth)
     run(method, kernel, grid, _PIXELS, values, *rays, *values.shape, height, width, *results)
     return image, gradient
+
+
+def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients to sources ``[V, 3]`` and directions ``[V, 3, 3]`` from those of every ray ``[V, 6, h, w]``."""
+    rays, weights = of_rays.contiguous(), to_image.contiguous()
+    views, height, width = weights.shape
+    blocks = ceil(height * width / _RAYS_A_BLOCK)
+    sums = torch.empty((views, blocks * _THREADS[0] // 32, 6, 3), dtype=torch.float64, device=rays.device)
+    run(
+        "cameras", "rays_to_cameras", (blocks, 6, views), _THREADS, rays, weights, height * width, width, _RAYS_A_BLOCK,
+        sums,
+    )  # fmt: skip
+    total = sums.sum(1)
+    return total[:, :3, 2], total[:, 3:]
 
 
 def integrals_adjoint(
@@ -187,6 +217,17 @@ def _blocks(threads: int, block: tuple[int] = _THREADS) -> tuple[int]:
 def _pixel_grid(images: Tensor) -> tuple[int, int, int]:
     views, height, width = images.shape
     return ceil(width / _PIXELS[0]), ceil(height / _PIXELS[1]), views
+
+
+def _slots(shape: Sequence[int], edges: Sequence[int]) -> list[int]:
+    """How many tiles or bricks lie along each axis."""
+    return [ceil(n / edge) for n, edge in zip(shape, edges, strict=True)]
+
+
+def _bits(count: int, gaussians: int, shape: Sequence[int], edges: Sequence[int], like: Tensor) -> Tensor:
+    """Room for a bit a Gaussian and slot of each axis."""
+    words = ceil(gaussians / 32)
+    return torch.empty((count, sum(_slots(shape, edges)), words), dtype=torch.int32, device=like.device)
 
 
 def _records(shape: Sequence[int], what: str, like: Tensor) -> Tensor:

@@ -118,6 +118,16 @@ def integrals_forward(
     return torch.from_numpy(image), torch.from_numpy(gradient) if to_rays else None
 
 
+def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients to sources ``[V, 3]`` and directions ``[V, 3, 3]`` from those of every ray ``[V, 6, h, w]``."""
+    views, height, width = to_image.shape
+    rows, columns = (torch.arange(n, dtype=torch.float64) for n in (height, width))
+    v, u = torch.meshgrid(rows, columns, indexing="ij")
+    pixels = torch.stack([u.ravel(), v.ravel(), torch.ones(height * width, dtype=torch.float64)], 1)
+    sums = (of_rays * to_image[:, None]).double().reshape(views, 6, -1) @ pixels
+    return sums[:, :3, 2], sums[:, 3:]
+
+
 def integrals_adjoint(
     to_image: Tensor,
     sources: Tensor,
