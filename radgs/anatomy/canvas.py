@@ -38,10 +38,12 @@ def canvas_to_image(camera: Camera, uv: np.ndarray, canvas: Camera) -> np.ndarra
 
 
 def to_canvas(xray: Xray, pixels: int) -> Float[np.ndarray, "n n"]:
-    """Line integrals on the canvas; NaN outside the image."""
+    """Line integrals on the canvas; NaN outside the image and where most of a pixel was not measured."""
     canvas = canvas_camera(xray.camera, pixels)
     drawn = resample_window(xray.line_integrals, xray.camera, canvas)
-    return np.where(inside_image(xray.camera, pixels), drawn, np.nan).astype(np.float32)
+    share = resample_window(np.isfinite(xray.line_integrals).astype(np.float32), xray.camera, canvas)
+    measured = inside_image(xray.camera, pixels) & (share > 0.5)
+    return np.where(measured, drawn, np.nan).astype(np.float32)
 
 
 def local_contrast(canvas: Float[np.ndarray, "n n"]) -> UInt8[np.ndarray, "n n"]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
-from radgs.anatomy.decoding import Decoded, decode
+from radgs.anatomy.decoding import decode
+from radgs.anatomy.doubts import border_doubts, naming_doubts
 from radgs.anatomy.levels import LEVELS, cranio_caudal
 from radgs.anatomy.placing import place_spine
 from radgs.anatomy.tissue import middle
@@ -21,6 +22,7 @@ from radgs.images import Xray, read_cameras, read_json, read_volume, read_xrays,
 _SMALLEST_BOX_PX = 3.0
 _MOST_OFF_MM = 10.0
 _FEWEST_FOR_PLACING = 3
+_REACH_LEVELS = 2  # so far from one that was found is a level placed that was not
 
 
 def locate(
@@ -103,21 +105,9 @@ class TrainedDetector:
         candidates = {view: detector.candidates(xray) for view, xray in self.xrays.items()}
         found = decode(cameras, candidates, detector.levels, self.centres)
         known = {level: self.centres[level] for level in detector.levels}
-        return Detections(found.boxes, naming_doubts(found, self.settings), known)
-
-
-def naming_doubts(found: Decoded, settings: YoloSettings) -> dict[str, list[str]]:
-    """By level, why its name is not certain."""
-    shifted = (
-        [f"all levels may be named one off (log-odds {found.shift_margin:.1f} a level)"]
-        if found.shift_margin < settings.certain_shift
-        else []
-    )
-    return {
-        level: shifted
-        + ([f"another name fits nearly as well (log-odds {margin:.1f})"] if margin < settings.certain_margin else [])
-        for level, margin in found.margins.items()
-    }
+        naming, border = naming_doubts(found, self.settings), border_doubts(self.xrays, found.boxes)
+        doubts = {level: naming.get(level, []) + border.get(level, []) for level in naming.keys() | border.keys()}
+        return Detections(found.boxes, doubts, known)
 
 
 def detect_provided(
@@ -207,29 +197,31 @@ def _write_levels(detector: LevelDetector, cameras: Mapping[str, Camera], target
     for level, entry in located.items():
         entry["doubts"] = found.doubts.get(level, [])
     if found.centres:
-        _check_with_neighbours(located, not_seen, cameras, found.centres)
+        _settle(located, not_seen, cameras, found.centres)
     write_json(target, {"levels": located, "not_seen": not_seen})
 
 
-def _check_with_neighbours(
+def _settle(
     located: dict[str, Any],
     not_seen: dict[str, str],
     cameras: Mapping[str, Camera],
     centres: Mapping[str, np.ndarray],
 ) -> None:
-    """Doubt levels that are not where the CT's spine puts them; place those missed between or beside found ones."""
-    levels, before = cranio_caudal(centres), {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
-    if len(before) < _FEWEST_FOR_PLACING:
+    """Put the levels where they and the CT's spine together say; doubt those far from there, place those missed."""
+    levels, found = cranio_caudal(centres), {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
+    if len(found) < _FEWEST_FOR_PLACING:
         return
-    placed = place_spine(before, levels, centres, patient_axes(cameras))
-    for level, centre in before.items():
+    scores = {level: min(view["score"] for view in entry["views"].values()) for level, entry in located.items()}
+    placed = place_spine(found, levels, centres, patient_axes(cameras), scores)
+    for level, centre in found.items():
         off = float(np.linalg.norm(placed[level] - centre))
+        located[level] |= {"triangulated_mm": centre.tolist(), "centre_mm": placed[level].tolist()}
         if off > _MOST_OFF_MM:
             located[level]["doubts"].append(f"it was found {off:.0f} mm from where its neighbours put it")
-    rows = [levels.index(level) for level in before]
+    rows = [levels.index(level) for level in found]
     for row, level in enumerate(levels):
-        beside = min(abs(row - other) for other in rows) == 1
-        if level not in located and beside and all(camera.sees(placed[level]) for camera in cameras.values()):
+        near = min(abs(row - other) for other in rows) <= _REACH_LEVELS
+        if level not in located and near and all(camera.sees(placed[level]) for camera in cameras.values()):
             not_seen.pop(level, None)
             located[level] = {
                 "views": {},

@@ -47,7 +47,7 @@ class YoloSettings(Section):
     image_px: PositiveInt = Field(160, multiple_of=32, description="side of the picture that it sees")
     width: float = Field(0.25, ge=0.05, le=1, description="channels; 1: as many as ultralytics' largest networks")
     shots: PositiveInt = Field(400, description="simulated, each with two views")
-    training: TrainingSettings = TrainingSettings(epochs=16, batch=16, learning_rate=2e-3, weight_decay=5e-4)
+    training: TrainingSettings = TrainingSettings(epochs=22, batch=16, learning_rate=3e-3, weight_decay=5e-4)
     certain_margin: PositiveFloat = Field(2.0, description="log-odds a level against its best other name")
     certain_shift: PositiveFloat = Field(1.5, description="log-odds against the best other naming of the whole spine")
 

@@ -226,10 +226,11 @@ def _affine(source: Path, slices: list[_Slice]) -> NDArray[np.float64]:
 
 
 def _stack(slices: list[_Slice]) -> NDArray[np.float32]:
-    hu = np.empty((len(slices), *slices[0].shape), dtype=np.float32)
-    enhanced = read_pixels(slices[0].path) if slices[0].frame >= 0 else None
+    first = read_pixels(slices[0].path)  # before there is room for all: rows and columns may be nonsense
+    enhanced = first.reshape(-1, *first.shape[-2:]) if slices[0].frame >= 0 else None
+    hu = np.empty((len(slices), *first.shape[-2:]), dtype=np.float32)
     for out, s in zip(hu, slices, strict=True):
-        stored = read_pixels(s.path) if enhanced is None else enhanced.reshape(-1, *s.shape)[s.frame]
+        stored = read_pixels(s.path) if enhanced is None else enhanced[s.frame]
         if stored.shape != s.shape:
             raise ImageError(f"{s.path}: its pixels {stored.shape} are not its rows and columns {s.shape}")
         out[:] = stored * np.float32(s.slope) + np.float32(s.intercept)

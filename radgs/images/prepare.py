@@ -11,6 +11,7 @@ import numpy as np
 
 from radgs.errors import GeometryError, ImageError
 from radgs.geometry import triangulate
+from radgs.images.collimator import find_collimator
 from radgs.images.ct_dicom import read_ct_dicom, read_frame_of_reference
 from radgs.images.dicom import derived_uid, is_dicom
 from radgs.images.files import write_json
@@ -124,8 +125,9 @@ def prepare_xrays(
 ) -> None:
     """Turn the X-rays of one shot into line integrals with their cameras.
 
-    Pixels behind a collimator, saturated (DICOM tells both) or in the shadow of metal are not measured: NaN. If more
-    than one pixel in a thousand is saturated, an estimated I0 is the saturation, which is too low by an unknown factor.
+    Pixels behind a collimator (DICOM tells, else its edges are looked for in the image), saturated (DICOM tells) or in
+    the shadow of metal are not measured: NaN. If more than one pixel in a thousand is saturated, an estimated I0 is the
+    saturation, which is too low by an unknown factor.
 
     I0 is the key ``i0`` of the view in its ``cameras.json`` if it is there, else estimated from the image.
 
@@ -192,6 +194,8 @@ def read_xray(view: str, image: str | Path, geometry: str | Path) -> Xray:
             raise GeometryError(f"{geometry}: no view {view}, needed for {image}; it holds {sorted(specs)}")
         counts, saturation = read_counts(image), np.inf
         camera = camera_from_spec(spec, where, (counts.shape[1], counts.shape[0]))
+    if np.isfinite(counts).all():  # no header described a collimator
+        counts[find_collimator(counts)] = np.nan
     i0 = _given_i0(spec, where)
     if i0 is not None and np.nanmedian(counts) > _HIGHEST_MEDIAN_OF_I0 * i0:
         raise ImageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from radgs.anatomy import LEVELS, cranio_caudal, read_audit, read_labelled_ct, split_tissue
 from radgs.anatomy.canvas import canvas_camera, inside_image
-from radgs.config import Config
+from radgs.config import Config, SpineMotionSettings
 from radgs.errors import AnatomyError, ImageError
 from radgs.gaussians import rasterize
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, atomic_path
 from radgs.projection import XrayPhysics
 from radgs.simulation.carm import CArm
+from radgs.simulation.collimation import sample_opening
 from radgs.simulation.instruments import sample_instruments
 from radgs.simulation.physics import random_physics
 from radgs.simulation.spine import ArticulatedSpine, SpinePose, project_part, sample_spine_pose
@@ -29,6 +30,9 @@ _OVERSAMPLING = 2
 _SEEN = 0.5  # a vertebra counts as seen if so much of it is inside the image
 _BEYOND_MM = 150.0  # tissue beyond the CT's ends, in half of the scenes: patients do not end where their CT does
 _MOST_INSTRUMENTS = 4
+_NEIGHBOUR_MOTION = (0.5, 1.5)  # of the configured limits: now and then a patient's joints bend further
+_ELSEWHERE = 0.4  # of the scenes lie about another level that an image of the registered ones can show
+_METAL_FOUND, _METAL_LEAST = 0.5, 0.15  # how often metal is masked as in preparation; line integral from which it is
 _STREAM = 1  # of the seed: other scenes than the training pairs'
 
 
@@ -86,28 +90,33 @@ class RadiographMaker:
         factor = max(int(2.1 / float(ct.spacing[:2].max())), 1)
         soft = self.spine.tissue.soft.binned_in_plane(factor)
         self.soft = [soft, _extended(soft, _BEYOND_MM)]
+        self.within_reach = _within_reach(self.centres, self.levels, config)
         self.points = {level: self.spine.tissue.points(level)[::17] for level in self.levels}
 
     def scene(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """One spine under one C-arm; see :class:`SimulatedRadiographs` for the fields."""
         settings, px = self.config.simulation, self.config.detection.yolo.image_px
-        pose = sample_spine_pose(rng, self.centres, self.config.levels, settings.motion)
+        about = self.config.levels if rng.random() > _ELSEWHERE else [str(rng.choice(self.within_reach))]
+        pose = sample_spine_pose(rng, self.centres, about, _more_motion(rng, settings.motion))
         soft = self.soft[int(rng.integers(2))]
-        middle = np.mean([pose.levels[k].apply(self.centres[k]) for k in self.config.levels], axis=0)
-        metal = sample_instruments(rng, middle, _MOST_INSTRUMENTS)
+        middle = np.mean([pose.levels[k].apply(self.centres[k]) for k in about], axis=0)
+        metal, found = sample_instruments(rng, middle, _MOST_INSTRUMENTS), rng.random() < _METAL_FOUND
         cameras = CArm(settings.carm).sample(rng)
         images, boxes = [], []
         for camera in cameras.values():
             canvas = canvas_camera(camera, px)
-            bone = self._bone(canvas, pose)
+            bone, measured = self._bone(canvas, pose), inside_image(camera, px) & sample_opening(rng, camera, px)
             if metal is not None:
                 k, view = torch.from_numpy(canvas.K.copy())[None], canvas.camera_from_world.tensor()[None]
-                bone += rasterize(metal, k, view, (px, px))[0].numpy()
+                rods = rasterize(metal, k, view, (px, px))[0].numpy()
+                bone += rods
+            boxes.append([self._box(canvas, measured, pose.levels[level], level) for level in self.levels])
+            if metal is not None and found:
+                measured &= rods < _METAL_LEAST
             ratio = float(camera.K[0, 0] / canvas.K[0, 0])
             physics = XrayPhysics(random_physics(rng, settings.physics, ratio), rng)
             image = physics.line_integrals(project_part(soft, canvas, pose.soft, 3.0), bone, ratio**2)
-            images.append(np.where(_exposed(rng, inside_image(camera, px)), image, np.nan))
-            boxes.append([self._box(camera, canvas, pose.levels[level], level) for level in self.levels])
+            images.append(np.where(measured, image, np.nan))
         return {
             "images": np.stack(images).astype(np.float16),
             "boxes": np.array(boxes, dtype=np.float32),
@@ -124,24 +133,35 @@ class RadiographMaker:
             drawn += project_part(part, fine, pose.levels[level], 1.5)
         return drawn.reshape(n, _OVERSAMPLING, n, _OVERSAMPLING).mean(axis=(1, 3))
 
-    def _box(self, camera: Camera, canvas: Camera, world_from_ct: RigidTransform, level: str) -> NDArray[np.float64]:
+    def _box(
+        self, canvas: Camera, measured: NDArray[np.bool_], world_from_ct: RigidTransform, level: str
+    ) -> NDArray[np.float64]:
         points = world_from_ct.apply(self.points[level])
-        if camera.sees(points).mean() < _SEEN:
-            return np.full(4, np.nan)
         uv, middle = canvas.project(points), canvas.project(world_from_ct.apply(self.centres[level]))
+        column, row = np.clip(np.rint(uv), 0, len(measured) - 1).astype(int).T
+        if (canvas.sees(points) & measured[row, column]).mean() < _SEEN:
+            return np.full(4, np.nan)
         half = (uv.max(axis=0) - uv.min(axis=0)) / 2
         return np.concatenate([middle - half, middle + half])
 
 
-def _exposed(rng: np.random.Generator, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The part of the image that a random collimator leaves, in a third of all images."""
-    if rng.random() > 1 / 3:
-        return inside
-    n = len(inside)
-    low, high = (rng.uniform(0, 0.2, 2) * n).astype(int), n - (rng.uniform(0, 0.2, 2) * n).astype(int)
-    open_ = np.zeros_like(inside)
-    open_[low[0] : high[0], low[1] : high[1]] = True
-    return inside & open_
+def _more_motion(rng: np.random.Generator, motion: SpineMotionSettings) -> SpineMotionSettings:
+    ratio = float(rng.uniform(*_NEIGHBOUR_MOTION))
+    return motion.model_copy(
+        update={
+            "neighbour_rotation_deg": motion.neighbour_rotation_deg * ratio,
+            "neighbour_translation_mm": motion.neighbour_translation_mm * ratio,
+        }
+    )
+
+
+def _within_reach(centres: Mapping[str, NDArray[np.float64]], levels: Sequence[str], settings: Config) -> list[str]:
+    """The levels whose middle an image about ``settings.levels`` can show, the patient moved as far as configured."""
+    carm, motion = settings.simulation.carm, settings.simulation.motion
+    field = carm.detector_px * carm.pixel_mm * carm.source_to_isocentre_mm / carm.source_to_detector_mm
+    middle = np.mean([centres[k] for k in settings.levels], axis=0)
+    reach = field / 2 + motion.translation_mm
+    return [k for k in levels if np.linalg.norm(centres[k] - middle) < reach] or list(levels)
 
 
 def simulate_radiographs(
