@@ -212,7 +212,7 @@ def main():
         if case is CASES[0]:
             made += report([r for r in seen if r[1] in config.levels], "levels that are registered", False)
             names = dict.fromkeys(row[1] for row in seen)
-            more = {k: [len([r for r in seen if r[1] == k]), sum(r[4] for r in seen if r[1] == k)] for k in names}
+            more = {k: [len([r for r in seen if r[1] == k]), int(sum(r[4] for r in seen if r[1] == k))] for k in names}
         write_rows(options.json, made, visible_and_right_by_level=more)  # what there is, should the rest break off
     card = read_json(options.results / "models/detector" / options.patient / "card.json")
     made.append(Row.of("detector training", [card["seconds"] / 60], "min", "<= 4", f"{card['steps']} steps"))
