@@ -239,14 +239,15 @@ import os, socket
 def refuse(*a, **k): raise SystemExit("a connection was tried")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 before = dict(os.environ)
-import torch
-threads = torch.get_num_threads()
+import torch, PIL.Image
+threads, read, save = torch.get_num_threads(), PIL.Image.open, torch.save
 from radgs.anatomy.yolo import build_detector, import_ultralytics
 build_detector(["L1"], 0.1)
 from ultralytics.utils import ONLINE, AUTOINSTALL
 assert not ONLINE and not AUTOINSTALL
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 assert torch.get_num_threads() == threads
+assert PIL.Image.open is read and torch.save is save
 """
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)

@@ -103,9 +103,7 @@ def test_the_benchmark_goes_on_where_it_stopped_and_does_nothing_twice(tmp_path)
     def run():
         command = [sys.executable, str(ROOT / "benchmarks/reconstruction.py"), "--json", "out.json", "--pairs", "4"]
         places = ["--sheet", "sheet.tsv", "--models", "p1", "--config", "config.yaml", "--work", "work"]
-        done = subprocess.run(
-            [*command, *places, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, *places], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return read_json(tmp_path / "out.json")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import safetensors.torch
 import torch
 from jaxtyping import Float, UInt8
@@ -47,7 +48,7 @@ def import_ultralytics() -> Any:
     Raises:
         ConfigError: the extra ``detect`` is not installed.
     """
-    before = dict(os.environ)
+    before, opened, saved = dict(os.environ), PIL.Image.open, torch.save
     if "ultralytics" not in sys.modules:
         folder = tempfile.mkdtemp(prefix="radgs-ultralytics-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -61,6 +62,8 @@ def import_ultralytics() -> Any:
             f"'.[detect]' ({error})"
         ) from None
     finally:
+        # its own ask for packages when a picture cannot be read, and try again when a disk is full
+        PIL.Image.open, torch.save = opened, saved
         os.environ.clear()  # OMP_NUM_THREADS=1 and a changed LD_LIBRARY_PATH would reach child processes
         os.environ.update(before)
     return ultralytics
