@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("ultralytics", reason="the extra detect is not installed")
+if find_spec("ultralytics") is None:  # not imported here: that would change how PIL opens files in every test
+    pytest.skip("the extra detect is not installed", allow_module_level=True)
 
 from radgs.anatomy import audit_labels, detect_trained, write_audit
 from radgs.anatomy.canvas import canvas_camera, canvas_to_image, inside_image, local_contrast, to_canvas
