@@ -6,7 +6,7 @@ import pytest
 from radgs.anatomy import split_tissue
 from radgs.config import load_config
 from radgs.images import Volume, hu_to_mu
-from radgs.simulation.beyond import continued
+from radgs.simulation.beyond import continued, repeated
 from radgs.simulation.pairs import PairMaker
 from tests.phantoms import block_spine
 
@@ -36,6 +36,24 @@ def test_the_ct_goes_on_as_its_mirror_image_along_the_body_whatever_the_order_of
     np.testing.assert_array_equal(before, np.moveaxis(whole.array, 2 - along, 0)[: added // 2][::-1])
     np.testing.assert_array_equal(after, np.moveaxis(whole.array, 2 - along, 0)[-(added // 2) :][::-1])
     np.testing.assert_allclose(longer.corners.mean(axis=0), soft.corners.mean(axis=0))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_ends_are_repeated_along_the_body_whatever_the_order_of_its_axes(axis):
+    numbers = np.random.default_rng(axis).uniform(0.01, 0.02, (4, 5, 6)).astype(np.float32)
+    frame = np.eye(4)
+    frame[:3, :3] = np.roll(np.eye(3), axis, axis=1) * 2.0
+    soft = Volume(numbers, frame)
+    longer = repeated(soft, 7.0)
+    slices = np.moveaxis(longer.array, 2 - int(np.argmax(frame[2, :3])), 0)
+    inside = np.moveaxis(numbers, 2 - int(np.argmax(frame[2, :3])), 0)
+    assert len(slices) == len(inside) + 8
+    assert (slices[:4] == inside[0]).all()
+    assert (slices[-4:] == inside[-1]).all()
+    np.testing.assert_array_equal(slices[4:-4], inside)
+    low, high = longer.corners.min(axis=0), longer.corners.max(axis=0)
+    np.testing.assert_allclose(soft.corners.min(axis=0) - low, [0, 0, 8])
+    np.testing.assert_allclose(high - soft.corners.max(axis=0), [0, 0, 8])
 
 
 def test_only_the_end_that_is_near_is_continued_and_a_long_ct_is_left_alone():

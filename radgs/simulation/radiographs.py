@@ -19,6 +19,7 @@ from radgs.gaussians import rasterize
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, atomic_path
 from radgs.projection import XrayPhysics
+from radgs.simulation.beyond import repeated
 from radgs.simulation.carm import CArm
 from radgs.simulation.collimation import sample_opening
 from radgs.simulation.instruments import sample_instruments
@@ -65,14 +66,6 @@ class SimulatedRadiographs:
             raise ImageError(f"{path}: not a file of simulated radiographs ({error})") from None
 
 
-def _extended(volume: Volume, reach_mm: float) -> Volume:
-    """The volume with its first and last slice repeated."""
-    slices = int(np.ceil(reach_mm / float(volume.spacing[2])))
-    frame = volume.lps_from_index.copy()
-    frame[:3, 3] = volume.points([0, 0, -slices])
-    return Volume(np.pad(volume.array, ((slices, slices), (0, 0), (0, 0)), mode="edge"), frame)
-
-
 class RadiographMaker:
     """Draws whole X-rays of one patient.
 
@@ -89,7 +82,7 @@ class RadiographMaker:
         self.centres = self.spine.centres
         factor = max(int(2.1 / float(ct.spacing[:2].max())), 1)
         soft = self.spine.tissue.soft.binned_in_plane(factor)
-        self.soft = [soft, _extended(soft, _BEYOND_MM)]
+        self.soft = [soft, repeated(soft, _BEYOND_MM)]
         self.within_reach = _within_reach(self.centres, self.levels, config)
         self.points = {level: self.spine.tissue.points(level)[::17] for level in self.levels}
 
