@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from radgs.anatomy import split_tissue
+from radgs.anatomy.beyond import continued, repeated
 from radgs.config import load_config
 from radgs.images import Volume, hu_to_mu
-from radgs.simulation.beyond import continued, repeated
 from radgs.simulation.pairs import PairMaker
 from tests.phantoms import block_spine
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from radgs.anatomy.levels import LEVELS
 from radgs.errors import AnatomyError
@@ -53,7 +55,9 @@ def _cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
     return Volume(np.ascontiguousarray(volume.array[box]), affine)
 
 
-def split_tissue(ct: Volume, labels: Volume, levels: Sequence[str] | None = None) -> SpineTissue:
+def split_tissue(
+    ct: Volume, labels: Volume, levels: Sequence[str] | None = None, *, rim_mm: float = 0.0
+) -> SpineTissue:
     """Take a CT apart.
 
     Args:
@@ -61,6 +65,7 @@ def split_tissue(ct: Volume, labels: Volume, levels: Sequence[str] | None = None
         labels: VerSe numbers on the same grid.
         levels: which vertebrae become parts of their own; all in the label map if absent. The others stay in
             the soft part.
+        rim_mm: what is dense so near to a label (and nearest to it) moves with it: label maps are a little tight.
 
     Raises:
         AnatomyError: a level is not in the label map, or the grids differ.
@@ -75,11 +80,32 @@ def split_tissue(ct: Volume, labels: Volume, levels: Sequence[str] | None = None
     soft = mu.copy()
     excess, masks = {}, {}
     for level in levels or [name for name in LEVELS if name in present and name != "S"]:
-        mask = labels.array == LEVELS[level]
-        where = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-        box = tuple(slice(max(int(i[0]) - 1, 0), int(i[-1]) + 2) for i in where)
-        part = np.where(mask[box], np.maximum(mu[box] - SOFT_TISSUE_MU, 0), 0).astype(np.float32)
+        box = _box(labels, LEVELS[level], rim_mm)
+        own = labels.array[box] == LEVELS[level]
+        mask = _with_rim(labels.array[box], LEVELS[level], labels.spacing[::-1], rim_mm)
+        part = np.where(mask, np.maximum(mu[box] - SOFT_TISSUE_MU, 0), 0).astype(np.float32)
         soft[box] -= part
         excess[level] = _cut(ct, box).with_array(part)
-        masks[level] = _cut(labels, box).with_array(mask[box].astype(np.uint8))
+        masks[level] = _cut(labels, box).with_array(own.astype(np.uint8))
     return SpineTissue(ct.with_array(soft), excess, masks)
+
+
+def _box(labels: Volume, number: int, margin_mm: float) -> tuple[slice, ...]:
+    """Around a label, one voxel and a margin wider."""
+    mask = labels.array == number
+    where = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    wide = [1 + int(np.ceil(margin_mm / s)) for s in labels.spacing[::-1]]
+    return tuple(slice(max(int(i[0]) - w, 0), int(i[-1]) + 1 + w) for i, w in zip(where, wide, strict=True))
+
+
+def _with_rim(
+    labels: NDArray[np.generic], number: int, spacing: NDArray[np.float64], rim_mm: float
+) -> NDArray[np.bool_]:
+    """A label and what is within ``rim_mm`` of it and of no other one."""
+    own = labels == number
+    if not rim_mm:
+        return own
+    far = ndimage.distance_transform_edt(~own, sampling=spacing)
+    others = (labels != 0) & ~own
+    other = ndimage.distance_transform_edt(~others, sampling=spacing) if others.any() else np.inf
+    return own | ((far <= rim_mm) & (far < other))

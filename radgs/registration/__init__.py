@@ -8,8 +8,9 @@ from radgs.registration.judge import Evidence, Verdict, judge
 from radgs.registration.refine import Refined, refine
 from radgs.registration.register import Patient, Registration, register
 from radgs.registration.results import write_registration
-from radgs.registration.scene import Scene, View
+from radgs.registration.scene import Scene
 from radgs.registration.shot import read_patient, register_shot
+from radgs.registration.view import View
 
 __all__ = [
     "Estimate",

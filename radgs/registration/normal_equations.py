@@ -15,16 +15,19 @@ from typing import NamedTuple
 
 import roma
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
-from radgs.registration.scene import Box, Scene, View, blur, gradients
+from radgs.registration.scene import Box, Scene
+from radgs.registration.view import View, blur, dilated, gradients
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
+_NEAR_PX = 4  # of the silhouette, where images are compared
+_ROBUST_STEPS, _OUTLIER = 3, 2.5
+_LEAST_DEVIATION = 0.02  # of the image's own: no fit is so exact that its rounding tells outliers
 LEAST_CURVATURE = 0.1
 
 Poses = dict[str, Float64[Tensor, "4 4"]]
@@ -133,7 +136,8 @@ def normal_equations(
             found = []
             for axis in range(2):
                 moving = pixels[:, 0, axis].sum(dim=0)
-                found.append(correlation(moving, jacobian[:, axis], still[axis], soft[axis]))
+                weights = outlier_weights(moving, still[axis], soft[axis])
+                found.append(correlation(moving, jacobian[:, axis], still[axis], soft[axis], weights))
                 gradient[drawn.parameters] += found[-1].gradient
                 hessian[drawn.parameters[:, None], drawn.parameters] += found[-1].hessian
                 loss += 1 - found[-1].value
@@ -178,7 +182,7 @@ def _draw(scene: Scene, view: View, poses: Poses, sigma_px: float, step_mm: floa
         if found is not None:
             window, image = found
             rows.append(row)
-            silhouettes.append((window, F.max_pool2d((image[:1] > VISIBLE).float(), 9, 1, 4)[0] > 0))
+            silhouettes.append((window, dilated((image[0] > VISIBLE).float(), _NEAR_PX) > 0))
             parts.append((window, gradients(blur(image, sigma_px))))
     if not rows:
         return _Drawn((0, 0, 0, 0), torch.zeros(0, 7, 2, 0, 0), torch.zeros(0, dtype=torch.long), {})
@@ -202,24 +206,45 @@ def correlation(
     jacobian: Float[Tensor, "p n"],
     still: Float[Tensor, " n"],
     nuisance: Float[Tensor, " n"],
+    weights: Float[Tensor, " n"],
 ) -> Correlation:
-    """Correlation without mean and nuisance; gradient and Gauss-Newton Hessian of one minus it.
+    """Weighted correlation without mean and nuisance; gradient and Gauss-Newton Hessian of one minus it.
 
     Where images fit partly, the loss is as much flatter than the plain Gauss-Newton Hessian as the correlation is below
     one: what is noise to the model pulls nowhere.
     """
     stacked = torch.cat([moving[None], still[None], nuisance[None], jacobian])
-    stacked = stacked - stacked.mean(dim=1, keepdim=True)
-    n = stacked[2]
-    along = stacked @ n / (n @ n + 1e-9)
-    m, s = stacked[0] - along[0] * n, stacked[1] - along[1] * n
-    j = stacked[3:] - along[3:, None] * n
+    stacked = (stacked - (stacked @ weights)[:, None] / weights.sum()) * weights.sqrt()
+    stacked = stacked - _along(stacked)
+    m, s, j = stacked[0], stacked[1], stacked[3:]
     length = m.norm().clamp_min(1e-6)
     m, s = m / length, s / s.norm().clamp_min(1e-6)
     j = (j - (j @ m)[:, None] * m) / length
     ncc = float(m @ s)
     hessian = max(ncc, LEAST_CURVATURE) * (j @ j.T).double()
     return Correlation(ncc, -(j @ s).double(), hessian, j, s - ncc * m)
+
+
+def _along(stacked: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+    """The part of each row that the third, the nuisance, explains."""
+    n = stacked[2]
+    return (stacked @ n / (n @ n + 1e-9))[:, None] * n
+
+
+def outlier_weights(
+    moving: Float[Tensor, " n"], still: Float[Tensor, " n"], nuisance: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """One, but small where images differ more than they usually do: edges in one of them only (Cauchy's weights)."""
+    stacked = torch.stack([moving, still, nuisance])
+    stacked = stacked - stacked.mean(dim=1, keepdim=True)
+    m, s, _ = stacked - _along(stacked)
+    weights = torch.ones_like(m)
+    for _ in range(_ROBUST_STEPS):
+        strength = (weights * m) @ s / ((weights * m) @ m + 1e-9)
+        residual = s - strength * m
+        deviation = 1.4826 * residual.abs().median() + _LEAST_DEVIATION * s.norm() / len(s) ** 0.5 + 1e-9
+        weights = 1 / (1 + (residual / (_OUTLIER * deviation)) ** 2)
+    return weights
 
 
 def prior_residuals(

@@ -12,21 +12,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float64
+import torch.nn.functional as F
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
-from radgs.registration.consensus import consensus
 from radgs.registration.covariance import PoseCovariance, pose_covariances
-from radgs.registration.normal_equations import NormalEquations, Poses, Target, body_from_levels, normal_equations
-from radgs.registration.scene import Scene, blur, gradients
+from radgs.registration.layers import find_shifts, shifted, still
+from radgs.registration.normal_equations import (
+    VISIBLE,
+    NormalEquations,
+    Poses,
+    Target,
+    body_from_levels,
+    normal_equations,
+)
+from radgs.registration.scene import Scene
+from radgs.registration.soft_tissue import draw_layers
+from radgs.registration.view import blur, dilated, gradients
 
 _DAMPING = 0.01  # at first, of the Hessian's diagonal
 _LEAST_GAIN, _MOST_FAILURES = 2e-3, 2  # of the loss: silhouettes come and go with the pose, so it is never still
 _SMALLEST_STEP_MM = 0.02  # ends a stage
 _BLUR_A_PIXEL = 1.5  # a blur of so many pixels hides what smaller ones would show
+_SOFT_BIN = 2  # soft tissue has nothing as fine as a pixel
+_AROUND_MM = 27.0  # of the vertebrae, where soft tissue has to be right
 _ARM_MM = 30.0  # a turn moves the rim of a vertebra this many mm a radian
 
 
@@ -49,19 +61,43 @@ class Refined:
         return sum(self.similarity.get(level, {}).values())
 
 
-def make_targets(scene: Scene, poses: Poses, sigma_px: float) -> dict[str, Target]:
-    """What each view is compared with; the soft tissue lies where most of the vertebrae say."""
-    body = _mean_pose(scene, poses)
+def make_targets(
+    scene: Scene, soft: Mapping[str, Float[Tensor, "H W"]], factor: int, sigma_px: float
+) -> dict[str, Target]:
+    """What each view is compared with.
+
+    Args:
+        scene: with pixels ``factor`` times as large as those of ``soft``.
+        soft: by view, line integrals of what is no vertebra.
+        factor: whole number.
+        sigma_px: blur, pixels of the scene.
+    """
     targets = {}
     for name, view in scene.views.items():
-        pair = torch.stack([view.image, scene.draw_soft(view, body)])
+        rows, columns = view.camera.height * factor, view.camera.width * factor
+        tissue = F.avg_pool2d(soft[name][None, :rows, :columns], factor)[0]
+        pair = torch.stack([view.image, tissue])
         targets[name] = Target(gradients(blur(pair, sigma_px)), view.usable(sigma_px) > 0)
     return targets
 
 
-def _mean_pose(scene: Scene, poses: Poses) -> Float64[Tensor, "4 4"]:
-    points = {level: scene.parts[level].corners.numpy() for level in poses}
-    return consensus({level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}, points)[0].tensor()
+def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> dict[str, Float[Tensor, "H W"]]:
+    """By view, line integrals of what is no vertebra: bent with the spine and, if it ``moves``, shifted as it shows."""
+    tissue, world_from_body = scene.soft.bent({k: RigidTransform.nearest(pose.numpy()) for k, pose in poses.items()})
+    coarse = scene.coarser(_SOFT_BIN)
+    out = {}
+    for name, view in coarse.views.items():
+        layers = draw_layers(tissue, world_from_body, view)
+        shifts = still(layers, view)
+        if moves:
+            bones = coarse.draw_bones(view, poses)
+            near = dilated((bones > VISIBLE).float(), round(_AROUND_MM / view.pixel_mm)) > 0
+            shifts = find_shifts(view, bones, layers, near, shifts)
+        image = shifted(layers, shifts, view).sum(dim=0)
+        full = scene.views[name].image.shape
+        wide = F.interpolate(image[None, None], scale_factor=_SOFT_BIN, mode="bilinear")[0]
+        out[name] = F.pad(wide, (0, full[1] - wide.shape[2], 0, full[0] - wide.shape[1]), mode="replicate")[0]
+    return out
 
 
 def moved(scene: Scene, poses: Poses, motion: Float64[Tensor, " p"]) -> Poses:
@@ -77,9 +113,10 @@ def _stage(
 ) -> tuple[Poses, NormalEquations]:
     """Minimise at one blur, with pixels no finer than it needs; a step that does not help is tried again shorter."""
     factor = max(int(sigma_px / _BLUR_A_PIXEL), 1)
+    soft = soft_tissue(scene, poses, moves=not together)
     scene, sigma_px = scene.coarser(factor), sigma_px / factor
     settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
-    targets = make_targets(scene, poses, sigma_px)
+    targets = make_targets(scene, soft, factor, sigma_px)
     weight = 0.0 if together else settings.prior_weight
     spread = body_from_levels([scene.parts[level].centre for level in poses]) if together else None
     now = normal_equations(scene, poses, targets, sigma_px, settings, weight)

@@ -22,7 +22,8 @@ from radgs.registration.covariance import PoseCovariance
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
 from radgs.registration.refine import Refined, refine
-from radgs.registration.scene import Scene, View
+from radgs.registration.scene import Scene
+from radgs.registration.view import View
 
 _POINTS = 300
 

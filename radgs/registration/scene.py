@@ -4,77 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64
-from scipy import ndimage
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from radgs.anatomy import SpineTissue
-from radgs.errors import GeometryError
-from radgs.geometry import Camera
-from radgs.images import Volume, Xray
+from radgs.images import Volume
 from radgs.projection import project, project_with_jacobian
+from radgs.registration.soft_tissue import SoftTissue
+from radgs.registration.view import View
 
 Box = tuple[int, int, int, int]  # rows from, to, columns from, to; ends excluded
-_SOFT_SPACING_MM, _SOFT_STEP_MM = 1.5, 2.0
-
-
-@dataclass(frozen=True)
-class View:
-    """One X-ray, binned to the resolution at which poses are compared.
-
-    Attributes:
-        image: ``[H, W]`` float32 line integrals, unmeasured pixels filled from the nearest measured one.
-        measured: ``[H, W]``.
-        camera: of the binned image.
-        pixel_mm: size of a binned pixel at the depth of the spine.
-    """
-
-    image: Float[Tensor, "H W"]
-    measured: Bool[Tensor, "H W"]
-    camera: Camera
-    pixel_mm: float
-
-    @classmethod
-    def from_xray(cls, xray: Xray, centre: np.ndarray, pixel_mm: float) -> View:
-        """Bin an X-ray so that a pixel is about ``pixel_mm`` wide at the depth of ``centre`` (world, mm).
-
-        Raises:
-            GeometryError: the centre is behind the source or outside the image.
-        """
-        if not xray.camera.sees(centre):
-            raise GeometryError(
-                f"view {xray.view} does not see the spine at {np.round(centre, 1).tolist()} (world, mm)"
-            )
-        depth = float(xray.camera.camera_from_world.apply(centre)[2])
-        native = depth / float(xray.camera.K[0, 0])
-        factor = max(round(pixel_mm / native), 1)
-        camera = xray.camera.binned(factor)
-        rows, columns = camera.height * factor, camera.width * factor
-        blocks = xray.line_integrals[:rows, :columns].reshape(camera.height, factor, camera.width, factor)
-        measured = np.isfinite(blocks).all(axis=(1, 3))
-        mean = np.where(measured, np.where(np.isfinite(blocks), blocks, 0).mean(axis=(1, 3)), np.nan)
-        nearest = ndimage.distance_transform_edt(~measured, return_distances=False, return_indices=True)
-        filled = mean[tuple(nearest)].astype(np.float32)
-        return cls(torch.from_numpy(filled), torch.from_numpy(measured), camera, native * factor)
-
-    def coarser(self, factor: int) -> View:
-        """Means over blocks of ``factor x factor`` pixels."""
-        camera = self.camera.binned(factor)
-        rows, columns = camera.height * factor, camera.width * factor
-        image = F.avg_pool2d(self.image[None, None, :rows, :columns], factor)[0, 0]
-        gaps = F.max_pool2d((~self.measured[None, None, :rows, :columns]).float(), factor)[0, 0]
-        return View(image, gaps == 0, camera, self.pixel_mm * factor)
-
-    def usable(self, sigma_px: float) -> Float[Tensor, "H W"]:
-        """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
-        reach = int(2 * sigma_px) + 2
-        gaps = (~self.measured).float()[None, None]
-        return 1 - F.max_pool2d(gaps, 2 * reach + 1, 1, reach)[0, 0]
+_BONE_STEP_MM = 1.2
 
 
 class Part:
@@ -132,12 +76,6 @@ class Part:
         return wide, F.pad(torch.cat([image, jacobian[0]]), around)
 
 
-def coarse(volume: Volume) -> Volume:
-    """Means over blocks in plane, for soft tissue: no finer than the binned X-rays."""
-    factor = max(round(_SOFT_SPACING_MM / float(volume.spacing[:2].max())), 1)
-    return volume.binned_in_plane(factor)
-
-
 def is_empty(box: Box, least: int = 8) -> bool:
     """Whether a window has fewer than ``least`` rows or columns."""
     return box[1] - box[0] < least or box[3] - box[2] < least
@@ -149,12 +87,17 @@ class Scene:
     def __init__(self, views: Mapping[str, View], tissue: SpineTissue) -> None:
         self.views = dict(views)
         self.parts = {level: Part(excess) for level, excess in tissue.excess.items()}
-        self.soft = Part(coarse(tissue.soft))
+        self.soft = SoftTissue(tissue.soft, {level: part.centre.numpy() for level, part in self.parts.items()})
 
-    def draw_soft(self, view: View, world_from_ct: Float64[Tensor, "4 4"]) -> Float[Tensor, "H W"]:
-        """Line integrals of everything that is no vertebra of the scene, over the whole view; no gradient."""
-        with torch.no_grad():
-            return self.soft.draw(view, world_from_ct, (0, view.camera.height, 0, view.camera.width), _SOFT_STEP_MM)
+    def draw_bones(self, view: View, poses: Mapping[str, Float64[Tensor, "4 4"]]) -> Float[Tensor, "H W"]:
+        """Line integrals of all vertebrae; no gradient."""
+        image = torch.zeros(view.camera.height, view.camera.width)
+        for level, pose in poses.items():
+            box = self.parts[level].window(view, pose)
+            if not is_empty(box):
+                with torch.no_grad():
+                    image[box[0] : box[1], box[2] : box[3]] += self.parts[level].draw(view, pose, box, _BONE_STEP_MM)
+        return image
 
     def coarser(self, factor: int) -> Scene:
         """The same with larger pixels."""
@@ -163,22 +106,3 @@ class Scene:
         other = copy(self)
         other.views = {name: view.coarser(factor) for name, view in self.views.items()}
         return other
-
-
-def blur(images: Float[Tensor, "n H W"], sigma_px: float) -> Float[Tensor, "n H W"]:
-    """Gaussian blur with repeated edges."""
-    reach = int(3 * sigma_px) or 1
-    x = torch.arange(-reach, reach + 1, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma_px) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(images[:, None], (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
-
-
-_SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-
-
-def gradients(images: Float[Tensor, "n H W"]) -> Float[Tensor, "n 2 H W"]:
-    """Sobel derivatives along u and v with repeated edges."""
-    padded = F.pad(images[:, None], (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, torch.stack([_SOBEL, _SOBEL.T])[:, None])

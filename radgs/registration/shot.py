@@ -26,6 +26,7 @@ from radgs.registration.judge import Verdict, read_model
 from radgs.registration.register import Patient, register
 from radgs.registration.results import write_registration
 
+_RIM_MM = 3.0  # bone that the label map misses, heads of ribs: they move with the vertebra
 _Network = TypeVar("_Network", RecM, RegM)
 
 
@@ -51,7 +52,7 @@ def read_patient(
     whole = [level for level in crops if audited[level].status != "cut"]
     if not whole:
         raise AnatomyError(f"{audit}: the border of the CT cuts every level that is to be registered")
-    everything = split_tissue(volume, labels)
+    everything = split_tissue(volume, labels, rim_mm=_RIM_MM)
     drawn = {n for level in whole for n in neighbours(level, config.refinement.neighbours, set(everything.excess))}
     tissue = SpineTissue(
         everything.soft,

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from radgs.anatomy import LEVELS, neighbours, read_labelled_ct, split_tissue, world_from_crop
+from radgs.anatomy.beyond import continued
 from radgs.anatomy.views import window_camera
 from radgs.config import Config, SimulationSettings
 from radgs.errors import ImageError
 from radgs.geometry import Camera, RigidTransform, triangulate
 from radgs.images import Volume, atomic_path, hu_to_mu
 from radgs.projection import XrayPhysics
-from radgs.simulation.beyond import continued
 from radgs.simulation.carm import CArm
 from radgs.simulation.physics import random_physics
 from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, project_part, sample_spine_pose

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from radgs.anatomy import LEVELS, cranio_caudal, read_audit, read_labelled_ct, split_tissue
+from radgs.anatomy.beyond import repeated
 from radgs.anatomy.canvas import canvas_camera, inside_image
 from radgs.config import Config, SpineMotionSettings
 from radgs.errors import AnatomyError, ImageError
@@ -19,7 +20,6 @@ from radgs.gaussians import rasterize
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, atomic_path
 from radgs.projection import XrayPhysics
-from radgs.simulation.beyond import repeated
 from radgs.simulation.carm import CArm
 from radgs.simulation.collimation import sample_opening
 from radgs.simulation.instruments import sample_instruments

@@ -1,0 +1,95 @@
+"""One X-ray at the resolution at which poses are compared, and the filters that compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+from radgs.errors import GeometryError
+from radgs.geometry import Camera
+from radgs.images import Xray
+
+
+@dataclass(frozen=True)
+class View:
+    """One X-ray, binned to the resolution at which poses are compared.
+
+    Attributes:
+        image: ``[H, W]`` float32 line integrals, unmeasured pixels filled from the nearest measured one.
+        measured: ``[H, W]``.
+        camera: of the binned image.
+        pixel_mm: size of a binned pixel at the depth of the spine.
+    """
+
+    image: Float[Tensor, "H W"]
+    measured: Bool[Tensor, "H W"]
+    camera: Camera
+    pixel_mm: float
+
+    @classmethod
+    def from_xray(cls, xray: Xray, centre: np.ndarray, pixel_mm: float) -> View:
+        """Bin an X-ray so that a pixel is about ``pixel_mm`` wide at the depth of ``centre`` (world, mm).
+
+        Raises:
+            GeometryError: the centre is behind the source or outside the image.
+        """
+        if not xray.camera.sees(centre):
+            raise GeometryError(
+                f"view {xray.view} does not see the spine at {np.round(centre, 1).tolist()} (world, mm)"
+            )
+        depth = float(xray.camera.camera_from_world.apply(centre)[2])
+        native = depth / float(xray.camera.K[0, 0])
+        factor = max(round(pixel_mm / native), 1)
+        camera = xray.camera.binned(factor)
+        rows, columns = camera.height * factor, camera.width * factor
+        blocks = xray.line_integrals[:rows, :columns].reshape(camera.height, factor, camera.width, factor)
+        measured = np.isfinite(blocks).all(axis=(1, 3))
+        mean = np.where(measured, np.where(np.isfinite(blocks), blocks, 0).mean(axis=(1, 3)), np.nan)
+        nearest = ndimage.distance_transform_edt(~measured, return_distances=False, return_indices=True)
+        filled = mean[tuple(nearest)].astype(np.float32)
+        return cls(torch.from_numpy(filled), torch.from_numpy(measured), camera, native * factor)
+
+    def coarser(self, factor: int) -> View:
+        """Means over blocks of ``factor x factor`` pixels."""
+        camera = self.camera.binned(factor)
+        rows, columns = camera.height * factor, camera.width * factor
+        image = F.avg_pool2d(self.image[None, None, :rows, :columns], factor)[0, 0]
+        gaps = F.max_pool2d((~self.measured[None, None, :rows, :columns]).float(), factor)[0, 0]
+        return View(image, gaps == 0, camera, self.pixel_mm * factor)
+
+    def usable(self, sigma_px: float) -> Float[Tensor, "H W"]:
+        """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
+        reach = int(2 * sigma_px) + 2
+        return 1 - dilated((~self.measured).float(), reach)
+
+
+def dilated(image: Float[Tensor, "H W"], reach_px: int) -> Float[Tensor, "H W"]:
+    """The largest value in the square that reaches so many pixels to each side."""
+    size = 2 * reach_px + 1
+    rows = F.max_pool2d(image[None, None], (size, 1), 1, (reach_px, 0))
+    return F.max_pool2d(rows, (1, size), 1, (0, reach_px))[0, 0]
+
+
+def blur(images: Float[Tensor, "n H W"], sigma_px: float) -> Float[Tensor, "n H W"]:
+    """Gaussian blur with repeated edges."""
+    reach = int(3 * sigma_px) or 1
+    x = torch.arange(-reach, reach + 1, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(images[:, None], (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
+
+
+_SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+
+
+def gradients(images: Float[Tensor, "n H W"]) -> Float[Tensor, "n 2 H W"]:
+    """Sobel derivatives along u and v with repeated edges."""
+    padded = F.pad(images[:, None], (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, torch.stack([_SOBEL, _SOBEL.T])[:, None])
