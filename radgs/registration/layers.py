@@ -25,7 +25,7 @@ _ALIKE_MM, _ALIKE_LAYERS_MM, _STILL_MM = 3.0, 5.0, 15.0  # standard deviations o
 _PYRAMID = ((2, 3), (1, 2))  # pixels binned, and steps
 _BLUR_PX = 1.5
 _OUTLIER = 3.0  # standard deviations
-_SAME_NOISE = 20.0  # so many pixels share their noise and what the model lacks
+_SAME_NOISE = 5.0  # so many pixels share their noise and what the model lacks
 _FEWEST = 500
 
 

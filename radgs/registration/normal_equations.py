@@ -27,6 +27,7 @@ VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouet
 _FEWEST_PIXELS = 50
 _NEAR_PX = 4  # of the silhouette, where images are compared
 _ROBUST_STEPS, _OUTLIER = 3, 2.5
+_RIDGE = 1e-4
 _LEAST_DEVIATION = 0.02  # of the image's own: no fit is so exact that its rounding tells outliers
 LEAST_CURVATURE = 0.1
 
@@ -38,11 +39,11 @@ class Target:
     """What a view is compared with at one blur.
 
     Attributes:
-        gradients: ``[2, 2, H, W]``: of the X-ray and of the CT's soft tissue, along u and v.
+        gradients: ``[1 + k, 2, H, W]``: of the X-ray and of what soft tissue may add to it, along u and v.
         usable: ``[H, W]`` bool.
     """
 
-    gradients: Float[Tensor, "2 2 H W"]
+    gradients: Float[Tensor, "k 2 H W"]
     usable: Tensor
 
 
@@ -131,13 +132,14 @@ def normal_equations(
             if int(usable.sum()) < _FEWEST_PIXELS:
                 continue
             pixels = drawn.images[..., usable]  # [L, 7, 2, n]
-            still, soft = drawn.cut(targets[name].gradients)[..., usable]
+            seen = drawn.cut(targets[name].gradients)[..., usable]  # [1 + k, 2, n]
             jacobian = pixels[:, 1:].flatten(0, 1)
             found = []
             for axis in range(2):
                 moving = pixels[:, 0, axis].sum(dim=0)
-                weights = outlier_weights(moving, still[axis], soft[axis])
-                found.append(correlation(moving, jacobian[:, axis], still[axis], soft[axis], weights))
+                still, soft = seen[0, axis], seen[1:, axis]
+                weights = outlier_weights(moving, still, soft)
+                found.append(correlation(moving, jacobian[:, axis], still, soft, weights))
                 gradient[drawn.parameters] += found[-1].gradient
                 hessian[drawn.parameters[:, None], drawn.parameters] += found[-1].hessian
                 loss += 1 - found[-1].value
@@ -205,18 +207,18 @@ def correlation(
     moving: Float[Tensor, " n"],
     jacobian: Float[Tensor, "p n"],
     still: Float[Tensor, " n"],
-    nuisance: Float[Tensor, " n"],
+    nuisances: Float[Tensor, "k n"],
     weights: Float[Tensor, " n"],
 ) -> Correlation:
-    """Weighted correlation without mean and nuisance; gradient and Gauss-Newton Hessian of one minus it.
+    """Weighted correlation without mean and nuisances; gradient and Gauss-Newton Hessian of one minus it.
 
     Where images fit partly, the loss is as much flatter than the plain Gauss-Newton Hessian as the correlation is below
     one: what is noise to the model pulls nowhere.
     """
-    stacked = torch.cat([moving[None], still[None], nuisance[None], jacobian])
+    stacked = torch.cat([nuisances, moving[None], still[None], jacobian])
     stacked = (stacked - (stacked @ weights)[:, None] / weights.sum()) * weights.sqrt()
-    stacked = stacked - _along(stacked)
-    m, s, j = stacked[0], stacked[1], stacked[3:]
+    m, s, *rest = _without(stacked[: len(nuisances)], stacked[len(nuisances) :])
+    j = torch.stack(rest)
     length = m.norm().clamp_min(1e-6)
     m, s = m / length, s / s.norm().clamp_min(1e-6)
     j = (j - (j @ m)[:, None] * m) / length
@@ -225,19 +227,21 @@ def correlation(
     return Correlation(ncc, -(j @ s).double(), hessian, j, s - ncc * m)
 
 
-def _along(stacked: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
-    """The part of each row that the third, the nuisance, explains."""
-    n = stacked[2]
-    return (stacked @ n / (n @ n + 1e-9))[:, None] * n
+def _without(nuisances: Float[Tensor, "k n"], images: Float[Tensor, "q n"]) -> Float[Tensor, "q n"]:
+    """What is left of images after the nuisances that explain most of each."""
+    gram = (nuisances @ nuisances.T).double()
+    gram += torch.diag(_RIDGE * gram.diagonal() + 1e-9)
+    strengths = torch.linalg.solve(gram, (nuisances @ images.T).double())
+    return images - strengths.T.to(images.dtype) @ nuisances
 
 
 def outlier_weights(
-    moving: Float[Tensor, " n"], still: Float[Tensor, " n"], nuisance: Float[Tensor, " n"]
+    moving: Float[Tensor, " n"], still: Float[Tensor, " n"], nuisances: Float[Tensor, "k n"]
 ) -> Float[Tensor, " n"]:
     """One, but small where images differ more than they usually do: edges in one of them only (Cauchy's weights)."""
-    stacked = torch.stack([moving, still, nuisance])
+    stacked = torch.cat([nuisances, moving[None], still[None]])
     stacked = stacked - stacked.mean(dim=1, keepdim=True)
-    m, s, _ = stacked - _along(stacked)
+    m, s = _without(stacked[:-2], stacked[-2:])
     weights = torch.ones_like(m)
     for _ in range(_ROBUST_STEPS):
         strength = (weights * m) @ s / ((weights * m) @ m + 1e-9)

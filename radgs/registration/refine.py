@@ -62,41 +62,46 @@ class Refined:
 
 
 def make_targets(
-    scene: Scene, soft: Mapping[str, Float[Tensor, "H W"]], factor: int, sigma_px: float
+    scene: Scene, soft: Mapping[str, Float[Tensor, "k H W"]], factor: int, sigma_px: float
 ) -> dict[str, Target]:
     """What each view is compared with.
 
     Args:
         scene: with pixels ``factor`` times as large as those of ``soft``.
-        soft: by view, line integrals of what is no vertebra.
+        soft: by view, what soft tissue may add to the X-ray.
         factor: whole number.
         sigma_px: blur, pixels of the scene.
     """
     targets = {}
     for name, view in scene.views.items():
         rows, columns = view.camera.height * factor, view.camera.width * factor
-        tissue = F.avg_pool2d(soft[name][None, :rows, :columns], factor)[0]
-        pair = torch.stack([view.image, tissue])
-        targets[name] = Target(gradients(blur(pair, sigma_px)), view.usable(sigma_px) > 0)
+        tissue = F.avg_pool2d(soft[name][:, :rows, :columns], factor)
+        images = torch.cat([view.image[None], tissue])
+        targets[name] = Target(gradients(blur(images, sigma_px)), view.usable(sigma_px) > 0)
     return targets
 
 
-def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> dict[str, Float[Tensor, "H W"]]:
-    """By view, line integrals of what is no vertebra: bent with the spine and, if it ``moves``, shifted as it shows."""
+def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> dict[str, Float[Tensor, "k H W"]]:
+    """By view, what is no vertebra: line integrals in layers, and how each changes when it is shifted a little.
+
+    Args:
+        scene: the X-rays and the CT.
+        poses: of the vertebrae; the tissue is bent with them.
+        moves: whether layers are shifted as the X-ray shows them.
+    """
     tissue, world_from_body = scene.soft.bent({k: RigidTransform.nearest(pose.numpy()) for k, pose in poses.items()})
     coarse = scene.coarser(_SOFT_BIN)
     out = {}
     for name, view in coarse.views.items():
         layers = draw_layers(tissue, world_from_body, view)
-        shifts = still(layers, view)
         if moves:
             bones = coarse.draw_bones(view, poses)
             near = dilated((bones > VISIBLE).float(), round(_AROUND_MM / view.pixel_mm)) > 0
-            shifts = find_shifts(view, bones, layers, near, shifts)
-        image = shifted(layers, shifts, view).sum(dim=0)
+            layers = shifted(layers, find_shifts(view, bones, layers, near, still(layers, view)), view)
+        images = torch.cat([layers, gradients(layers).flatten(0, 1)])
         full = scene.views[name].image.shape
-        wide = F.interpolate(image[None, None], scale_factor=_SOFT_BIN, mode="bilinear")[0]
-        out[name] = F.pad(wide, (0, full[1] - wide.shape[2], 0, full[0] - wide.shape[1]), mode="replicate")[0]
+        wide = F.interpolate(images[None], scale_factor=_SOFT_BIN, mode="bilinear")
+        out[name] = F.pad(wide, (0, full[1] - wide.shape[3], 0, full[0] - wide.shape[2]), mode="replicate")[0]
     return out
 
 
