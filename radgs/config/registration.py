@@ -19,6 +19,9 @@ class RefinementSettings(Section):
         [(3.0, 12), (1.5, 8)], description="blur in binned pixels, most steps"
     )
     articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 10), (0.8, 12)], min_length=1)
+    convincing_similarity: float = Field(
+        0.45, ge=-1, le=1, description="of every view, else other starts are tried: wrong poses stay below it"
+    )
     prior_weight: float = Field(0.02, ge=0)
     prior_deg: PositiveFloat = 4.0
     prior_mm: PositiveFloat = 2.5

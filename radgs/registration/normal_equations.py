@@ -89,7 +89,7 @@ class Term:
     """One level in one view.
 
     Attributes:
-        parameters: ``[p]``, those of all levels drawn in the view, among all parameters.
+        parameters: ``[p]``, those of all levels that show where the level does, among all parameters.
         own: those of the level among ``parameters``.
         correlations: along u and v.
         pixels: ``[n, 2]``, row and column in the view.
@@ -127,26 +127,30 @@ def normal_equations(
     loss = 0.0
     for name, view in scene.views.items():
         drawn = _draw(scene, view, poses, sigma_px, settings.step_mm)
+        target = drawn.cut(targets[name].gradients).flatten(2)
         for row, near in drawn.near.items():
             usable = near & drawn.cut(targets[name].usable)
             if int(usable.sum()) < _FEWEST_PIXELS:
                 continue
-            pixels = drawn.images[..., usable]  # [L, 7, 2, n]
-            seen = drawn.cut(targets[name].gradients)[..., usable]  # [1 + k, 2, n]
+            where = torch.nonzero(usable)
+            at = where @ torch.tensor([usable.shape[1], 1])
+            touching, pixels = drawn.at(at)
+            seen = target.index_select(2, at)  # [1 + k, 2, n]
             jacobian = pixels[:, 1:].flatten(0, 1)
+            parameters = drawn.parameters.view(-1, 6)[touching].flatten()
             found = []
             for axis in range(2):
                 moving = pixels[:, 0, axis].sum(dim=0)
                 still, soft = seen[0, axis], seen[1:, axis]
                 weights = outlier_weights(moving, still, soft)
                 found.append(correlation(moving, jacobian[:, axis], still, soft, weights))
-                gradient[drawn.parameters] += found[-1].gradient
-                hessian[drawn.parameters[:, None], drawn.parameters] += found[-1].hessian
+                gradient[parameters] += found[-1].gradient
+                hessian[parameters[:, None], parameters] += found[-1].hessian
                 loss += 1 - found[-1].value
             similarity[levels[row]][name] = (found[0].value + found[1].value) / 2
-            first = 6 * list(drawn.near).index(row)
-            where = torch.nonzero(usable) + torch.tensor(drawn.box)[[0, 2]]
-            terms.append(Term(drawn.parameters, slice(first, first + 6), found, where))
+            first = 6 * touching.index(list(drawn.near).index(row))
+            there = where + torch.tensor(drawn.box)[[0, 2]]
+            terms.append(Term(parameters, slice(first, first + 6), found, there))
     if prior_weight:
         residual, by_pose = prior_residuals(scene, poses, settings)
         loss += prior_weight * float(residual @ residual)
@@ -174,6 +178,12 @@ class _Drawn:
     def cut(self, image: Tensor) -> Tensor:
         y0, y1, x0, x1 = self.box
         return image[..., y0:y1, x0:x1]
+
+    def at(self, pixels: Tensor) -> tuple[list[int], Float[Tensor, "l 7 2 n"]]:
+        """Which visible levels show at some of the pixels (``[n]``, row by row), and their images there."""
+        flat = self.images.flatten(3)
+        touching = [i for i, level in enumerate(flat) if bool(level[0, 0].index_select(0, pixels).any())]
+        return touching, torch.stack([flat[i].index_select(2, pixels) for i in touching])
 
 
 def _draw(scene: Scene, view: View, poses: Poses, sigma_px: float, step_mm: float) -> _Drawn:

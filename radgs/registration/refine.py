@@ -113,25 +113,50 @@ def moved(scene: Scene, poses: Poses, motion: Float64[Tensor, " p"]) -> Poses:
     return {level: pose @ move for (level, pose), move in zip(poses.items(), moves, strict=True)}
 
 
+def move_as_one_body(scene: Scene, body: RigidTransform, settings: RefinementSettings) -> tuple[RigidTransform, float]:
+    """The first stage of a refinement alone: world_from_ct afterwards, and the loss there."""
+    sigma_px, steps = settings.one_body_stages[0]
+    poses = dict.fromkeys(scene.parts, body.tensor())
+    poses, last = _stage(scene, poses, settings, together=True, sigma_px=sigma_px, steps=steps)
+    return RigidTransform.nearest(next(iter(poses.values())).numpy()), last.loss
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The X-rays at one blur, with pixels no finer than it needs, and the soft tissue that they show."""
+
+    scene: Scene
+    targets: dict[str, Target]
+    sigma_px: float
+    settings: RefinementSettings
+
+    def fit(self, poses: Poses, prior_weight: float) -> NormalEquations:
+        return normal_equations(self.scene, poses, self.targets, self.sigma_px, self.settings, prior_weight)
+
+
+def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool) -> _Comparison:
+    factor = max(int(sigma_px / _BLUR_A_PIXEL), 1)
+    soft = soft_tissue(scene, poses, moves=moves)
+    scene, sigma_px = scene.coarser(factor), sigma_px / factor
+    settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
+    return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), sigma_px, settings)
+
+
 def _stage(
     scene: Scene, poses: Poses, settings: RefinementSettings, *, together: bool, sigma_px: float, steps: int
 ) -> tuple[Poses, NormalEquations]:
-    """Minimise at one blur, with pixels no finer than it needs; a step that does not help is tried again shorter."""
-    factor = max(int(sigma_px / _BLUR_A_PIXEL), 1)
-    soft = soft_tissue(scene, poses, moves=not together)
-    scene, sigma_px = scene.coarser(factor), sigma_px / factor
-    settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
-    targets = make_targets(scene, soft, factor, sigma_px)
+    """Minimise at one blur; a step that does not help is tried again shorter."""
+    seen = _prepare(scene, poses, settings, sigma_px, moves=not together)
     weight = 0.0 if together else settings.prior_weight
     spread = body_from_levels([scene.parts[level].centre for level in poses]) if together else None
-    now = normal_equations(scene, poses, targets, sigma_px, settings, weight)
+    now = seen.fit(poses, weight)
     if not any(now.similarity.values()):
         raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
     damping, failed = _DAMPING, 0
     for _ in range(steps):
         motion = _step(now, damping, spread)
         there = moved(scene, poses, motion)
-        tried = normal_equations(scene, there, targets, sigma_px, settings, weight)
+        tried = seen.fit(there, weight)
         length = float((motion.view(-1, 2, 3) * torch.tensor([[_ARM_MM], [1.0]])).norm(dim=-1).max())
         gain = now.loss - tried.loss
         if gain > 0:

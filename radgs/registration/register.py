@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,10 @@ from radgs.gaussians import RadiativeGaussians
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.models import RecM, RegM
-from radgs.registration.consensus import consensus
 from radgs.registration.covariance import PoseCovariance
+from radgs.registration.hypotheses import refine_from_hypotheses
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
-from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
 from radgs.registration.view import View
 
@@ -94,7 +93,8 @@ def register(
     scene = Scene(
         {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}, patient.tissue
     )
-    chosen, other = _refine_from_two_starts(scene, estimates, points, config)
+    start = {level: found.regm for level, found in estimates.items()}
+    chosen, other = refine_from_hypotheses(scene, start, points, config.refinement)
     seconds = (time.perf_counter() - began) / len(centres)
     results = {}
     for level, found in estimates.items():
@@ -114,36 +114,3 @@ def register(
         )
         results[level] = Registration(level, found, pose, chosen.covariance.get(level), verdict, seconds)
     return results
-
-
-def _refine_from_two_starts(
-    scene: Scene, estimates: Mapping[str, Estimate], points: Mapping[str, NDArray[np.float64]], config: Config
-) -> tuple[Refined, Refined]:
-    """Refine from the levels' consensus as one body, and from each level's own network pose; the better first."""
-    rigid, _ = consensus({k: e.regm for k, e in estimates.items()}, points)
-    body = dict.fromkeys(scene.parts, rigid)
-    own = {level: estimates[nearest_level(level, estimates, scene)].regm for level in scene.parts}
-    settings = config.refinement
-    results = [refine(scene, body, settings), refine(scene, own, settings, as_one_body=False)]
-    return _best_of_each(results, list(estimates))
-
-
-def nearest_level(level: str, others: Iterable[str], scene: Scene) -> str:
-    """The one of ``others`` whose vertebra lies nearest to ``level``'s in the CT; itself, if it is among them."""
-    return min(others, key=lambda k: float((scene.parts[k].centre - scene.parts[level].centre).norm()))
-
-
-def _best_of_each(results: list[Refined], levels: list[str]) -> tuple[Refined, Refined]:
-    """By level, the result that agrees better with the X-rays, and the other one."""
-    first, second = results
-    best = {k: first if first.objective(k) >= second.objective(k) else second for k in levels}
-    rest = {k: second if best[k] is first else first for k in levels}
-
-    def merge(choice: dict[str, Refined]) -> Refined:
-        return Refined(
-            {k: r.world_from_ct[k] for k, r in choice.items()},
-            {k: r.similarity[k] for k, r in choice.items()},
-            {k: r.covariance[k] for k, r in choice.items() if k in r.covariance},
-        )
-
-    return merge(best), merge(rest)

@@ -28,6 +28,7 @@ _VOXEL_MM, _STEP_MM = 3.0, 2.0
 _FIELD_MM = 10.0  # grid of the smooth motion
 _BEYOND_MM = 120.0  # the last slices are repeated: a CT's end is no edge of the patient
 _ARM_MM = 20.0  # half the width of a vertebral body: where the motions of levels are averaged
+_STRAIGHT = 1e-4  # radians or mm: not bent at all
 _LAYER_MM = 100.0  # thickness, about
 _TISSUE_MU = 0.004  # denser is not air
 _BODY_MU = 0.013  # denser is patient or couch
@@ -59,12 +60,22 @@ class SoftTissue:
         points = {level: centre + arms for level, centre in zip(self.levels, self.centres, strict=True)}
         world_from_body, _ = consensus({level: world_from_ct[level] for level in self.levels}, points)
         ct_from_body = [world_from_ct[level].inverse() @ world_from_body for level in self.levels]
+        if max(float(np.abs(m.matrix - np.eye(4)).max()) for m in ct_from_body) < _STRAIGHT:
+            return self.rest, world_from_body
         field = self._field(ct_from_body)
         resample = sitk.ResampleImageFilter()
         resample.SetReferenceImage(self.rest.to_sitk())
         resample.SetTransform(sitk.DisplacementFieldTransform(field))
         resample.SetOutputPixelType(sitk.sitkFloat32)
         return self.rest.with_array(sitk.GetArrayFromImage(resample.Execute(self.rest.to_sitk()))), world_from_body
+
+    def draw(self, world_from_body: RigidTransform, view: View) -> Float[Tensor, "H W"]:
+        """Line integrals of the tissue, not bent; no gradient."""
+        pose = (view.camera.camera_from_world @ world_from_body).tensor()[None]
+        k, size = torch.from_numpy(view.camera.K.copy())[None], (view.camera.height, view.camera.width)
+        part, index_from_body = _cut(self.rest, np.asarray(self.rest.array, np.float32))
+        with torch.no_grad():
+            return project(part, index_from_body, k, pose, size, step_mm=_STEP_MM)[0]
 
     def _field(self, ct_from_body: list[RigidTransform]) -> sitk.Image:
         """From each point of the body to its point in the CT, less itself."""
