@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from radgs.config import RefinementSettings
 from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
-from radgs.registration.refine import Refined, refine
+from radgs.registration.refine import Refined, move_as_one_body, refine
 from radgs.registration.scene import Scene
+from radgs.registration.search import search
 
 _PLACES = 4  # that are looked at more closely
 _ROUNDS = 3  # a convincing level puts its neighbour in place, and that one the next
@@ -49,9 +50,9 @@ def refine_from_hypotheses(
         refine(scene, own, settings, as_one_body=False),
     ]
     if len(convincing(results, start, settings)) < len(start) / 2:
-        results += [
-            refine(scene, dict.fromkeys(scene.parts, there), settings) for there in _along(scene, body, settings)
-        ]
+        places = [move_as_one_body(scene, place, settings) for place in search(scene, body, _PLACES)]
+        likeliest, _ = min(places, key=lambda place: place[1])
+        results.append(refine(scene, dict.fromkeys(scene.parts, likeliest), settings))
     sure: Set[str] = set()
     for _ in range(_ROUNDS):
         before, sure = sure, convincing(results, start, settings)
