@@ -20,7 +20,7 @@ class RefinementSettings(Section):
     )
     articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 10), (0.8, 12)], min_length=1)
     convincing_similarity: float = Field(
-        0.45, ge=-1, le=1, description="of every view, else other starts are tried: wrong poses stay below it"
+        0.55, ge=-1, le=1, description="of every view, else other starts are tried; a level too high or low reaches 0.5"
     )
     prior_weight: float = Field(0.02, ge=0)
     prior_deg: PositiveFloat = 4.0

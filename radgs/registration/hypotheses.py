@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Set
 import numpy as np
 from numpy.typing import NDArray
 
+from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
@@ -19,6 +20,8 @@ from radgs.registration.refine import Refined, move_as_one_body, refine
 from radgs.registration.scene import Scene
 from radgs.registration.search import search
 
+_TORN_MM = 15.0  # between what two neighbours make of one of them: more than any joint gives
+_ENOUGH = 0.75  # of the levels convince: the spine is where it should be
 _PLACES = 4  # that are looked at more closely
 _ROUNDS = 3  # a convincing level puts its neighbour in place, and that one the next
 
@@ -43,36 +46,65 @@ def refine_from_hypotheses(
     Raises:
         GeometryError: no vertebra is visible.
     """
-    body, _ = consensus(start, {level: points[level] for level in start})
+    counted = {level: points[level] for level in start}
+    body, _ = consensus(start, counted)
     own = {level: start[nearest_level(level, start, scene)] for level in scene.parts}
     results = [
         refine(scene, dict.fromkeys(scene.parts, body), settings),
         refine(scene, own, settings, as_one_body=False),
     ]
-    if len(convincing(results, start, settings)) < len(start) / 2:
+    _place_neighbours(scene, results, counted, settings)
+    if len(convincing(results, counted, settings)) < _ENOUGH * len(start):
         places = [move_as_one_body(scene, place, settings) for place in search(scene, body, _PLACES)]
         likeliest, _ = min(places, key=lambda place: place[1])
         results.append(refine(scene, dict.fromkeys(scene.parts, likeliest), settings))
-    sure: Set[str] = set()
-    for _ in range(_ROUNDS):
-        before, sure = sure, convincing(results, start, settings)
-        if sure <= before or sure == set(start):
-            break
-        best, _ = best_two(results, list(start))
-        placed = {level: best.world_from_ct[nearest_level(level, sure, scene)] for level in scene.parts}
-        results.append(refine(scene, placed, settings, as_one_body=False))
+        _place_neighbours(scene, results, counted, settings)
     return best_two(results, list(start))
 
 
-def convincing(results: list[Refined], levels: Iterable[str], settings: RefinementSettings) -> Set[str]:
-    """The levels that agree with every X-ray at the best of their poses."""
-    best, _ = best_two(results, list(levels))
+def _place_neighbours(
+    scene: Scene,
+    results: list[Refined],
+    points: Mapping[str, NDArray[np.float64]],
+    settings: RefinementSettings,
+) -> None:
+    """Add refinements in which levels that convince put the others in place, as long as more do."""
+    before: Set[str] = set()
+    for _ in range(_ROUNDS):
+        sure = convincing(results, points, settings)
+        if sure <= before or sure == set(points):
+            return
+        best, _ = best_two(results, list(points))
+        placed = {level: best.world_from_ct[nearest_level(level, sure, scene)] for level in scene.parts}
+        results.append(refine(scene, placed, settings, as_one_body=False))
+        before = sure
+
+
+def convincing(
+    results: list[Refined], points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings
+) -> Set[str]:
+    """The levels that agree with every X-ray at the best of their poses, and are not torn from better ones.
+
+    Args:
+        results: of refinements.
+        points: ``[n, 3]`` LPS mm of the levels that count.
+        settings: of the refinement.
+    """
+    levels = cranio_caudal(points)
+    best, _ = best_two(results, levels)
     views = max(len(v) for v in best.similarity.values())
-    return {
-        level
-        for level, by_view in best.similarity.items()
-        if len(by_view) == views and min(by_view.values(), default=0) >= settings.convincing_similarity
-    }
+    kept: list[str] = []
+    for level in sorted(levels, key=best.objective, reverse=True):
+        by_view, pose = best.similarity[level], best.world_from_ct[level]
+        torn = [
+            np.linalg.norm(pose.apply(points[level]) - best.world_from_ct[k].apply(points[level]), axis=-1).mean()
+            > _TORN_MM * abs(levels.index(k) - levels.index(level))
+            for k in kept
+        ]
+        agrees = len(by_view) == views and min(by_view.values(), default=0) >= settings.convincing_similarity
+        if agrees and not any(torn):
+            kept.append(level)
+    return set(kept)
 
 
 def nearest_level(level: str, others: Iterable[str], scene: Scene) -> str:

@@ -1,0 +1,146 @@
+"""Starts beyond the reach of refinement: shifts found by correlation, sure levels that place their neighbours."""
+
+import numpy as np
+import pytest
+import torch
+
+from radgs.anatomy import split_tissue
+from radgs.config import CArmSettings, Config
+from radgs.geometry import RigidTransform
+from radgs.images import Xray
+from radgs.registration import Scene, View, refine
+from radgs.registration.hypotheses import best_two, convincing, nearest_level, refine_from_hypotheses
+from radgs.registration.refine import Refined
+from radgs.registration.search import match, search
+from radgs.registration.view import blur, gradients
+from radgs.simulation import ArticulatedSpine, CArm, SpinePose
+from tests.phantoms import block_spine
+
+THERE = RigidTransform.from_rotation_translation(np.eye(3), [-11.0, 7.0, -40.0])
+
+
+def move(x, y, z):
+    return RigidTransform.from_rotation_translation(np.eye(3), [x, y, z])
+
+
+@pytest.fixture(scope="module")
+def straight():
+    """The block spine with vertebrae that cannot be mistaken for each other, seen from the front and from the side."""
+    ct, labels = block_spine()
+    hu = ct.array.copy()
+    hu[32:40, 12:16, 14:18] = 1500.0
+    hu[22:26, 18:22, 18:28] = 1500.0
+    hu[13:15, 24:32, 19:22] = 1800.0
+    hu[16:20, 12:22, 24:28] = 1200.0
+    tissue = split_tissue(ct.with_array(hu), labels)
+    carm = CArm(CArmSettings(detector_px=244, pixel_mm=1.552))
+    cameras = {"AP": carm.camera("AP", 0.1, 0.05), "LA": carm.camera("LA", -0.05, 0.1)}
+    spine = ArticulatedSpine(tissue)
+    pose = SpinePose(THERE, dict.fromkeys(tissue.excess, THERE))
+    xrays = {view: Xray(view, np.sum(spine.project(c, pose), axis=0), c) for view, c in cameras.items()}
+    middle = THERE.apply(tissue.centre("L1"))
+    return tissue, Scene({name: View.from_xray(x, middle, 0.9) for name, x in xrays.items()}, tissue)
+
+
+def off(pose, tissue, level="L1", truth=THERE):
+    points = tissue.points(level)
+    return float(np.linalg.norm(pose.apply(points) - truth.apply(points), axis=1).mean())
+
+
+def test_correlation_finds_a_shift_and_leaves_out_what_was_not_measured(straight):
+    view = straight[1].coarser(4).views["AP"]
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(view.image.shape, generator=generator)
+    there = View(image.roll((3, -2), (0, 1)), view.measured, view.camera, view.pixel_mm)
+    window = torch.zeros(image.shape)
+    window[15:40, 15:40] = 1
+    picture = gradients(blur(image[None], 1.0))[0]
+    fits = match(there, picture, window, 6)
+    assert fits.shape == (13, 13)
+    assert np.unravel_index(int(fits.argmax()), fits.shape) == (6 + 3, 6 - 2)
+    assert float(fits.max()) == pytest.approx(1.0, abs=0.02)
+    half = view.measured.clone()
+    half[:, 28:] = False
+    masked = match(View(there.image, half, view.camera, view.pixel_mm), picture, window, 6)
+    assert np.unravel_index(int(masked.argmax()), masked.shape) == (6 + 3, 6 - 2)
+    none = match(View(there.image, half & False, view.camera, view.pixel_mm), picture, window, 6)
+    assert float(none.abs().max()) == 0
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 28), (18, -16, -20)])
+def test_the_spine_is_found_centimetres_away(straight, shift):
+    tissue, scene = straight
+    found = search(scene, move(*shift) @ THERE, 3)
+    assert len(found) == 3
+    assert off(move(*shift) @ THERE, tissue) > 25
+    assert off(found[0], tissue) < 5  # the grid's step is 4 mm
+    places = [pose.apply(tissue.centre("L1")) for pose in found]
+    assert min(np.linalg.norm(a - b) for i, a in enumerate(places) for b in places[:i]) >= 9.9
+
+
+def test_a_start_beyond_the_reach_of_refinement_is_mended(straight):
+    tissue, scene = straight
+    start = dict.fromkeys(tissue.excess, move(4, -3, 26) @ THERE)
+    points = {level: tissue.points(level) for level in start}
+    settings = Config().refinement
+    alone = refine(scene, start, settings)
+    assert max(off(alone.world_from_ct[level], tissue, level) for level in start) > 3
+    best, second = refine_from_hypotheses(scene, start, points, settings)
+    for level in start:
+        assert off(best.world_from_ct[level], tissue, level) < 0.3
+        assert best.objective(level) >= second.objective(level)
+
+
+def test_a_good_start_costs_two_refinements_and_no_search(straight, monkeypatch):
+    tissue, scene = straight
+    calls = []
+    monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: calls.append("search"))
+    monkeypatch.setattr(
+        "radgs.registration.hypotheses.refine", lambda *a, **k: calls.append("refine") or refine(*a, **k)
+    )
+    start = dict.fromkeys(tissue.excess, move(1, -1, 1) @ THERE)
+    refine_from_hypotheses(scene, start, {level: tissue.points(level) for level in start}, Config().refinement)
+    assert calls == ["refine", "refine"]
+
+
+def test_a_level_that_convinces_puts_its_neighbours_in_place(straight):
+    """One level nearly right, the others centimetres off: what a detector does that skips a vertebra."""
+    tissue, scene = straight
+    start = {"T12": move(0.5, 0, 1) @ THERE, "L1": move(2, 0, -20) @ THERE, "L2": move(-3, 2, -26) @ THERE}
+    best, _ = refine_from_hypotheses(scene, start, {k: tissue.points(k) for k in start}, Config().refinement)
+    assert max(off(best.world_from_ct[level], tissue, level) for level in start) < 0.5
+
+
+def result(x, similarity):
+    return Refined({k: move(x, 0, 0) for k in similarity}, similarity)
+
+
+def test_the_best_and_the_second_best_are_chosen_level_by_level():
+    a = result(1, {"L1": {"AP": 0.9, "LA": 0.8}, "L2": {"AP": 0.2, "LA": 0.1}})
+    b = result(2, {"L1": {"AP": 0.3, "LA": 0.2}, "L2": {"AP": 0.7, "LA": 0.7}})
+    c = result(3, {"L1": {"AP": 0.8, "LA": 0.8}, "L2": {"AP": 0.6, "LA": 0.5}})
+    best, second = best_two([a, b, c], ["L1", "L2"])
+    assert [best.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [1, 2]
+    assert [second.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [3, 3]
+
+
+def test_what_convinces_agrees_with_every_view_and_is_not_torn_from_its_neighbours():
+    settings, points = Config().refinement, {"L1": np.zeros((1, 3)), "L2": np.zeros((1, 3))}
+    good, bad = {"AP": 0.9, "LA": 0.8}, {"AP": 0.9, "LA": 0.3}
+    both = result(1, {"L1": good, "L2": good})
+    assert convincing([both, both], points, settings) == {"L1", "L2"}
+    one = result(1, {"L1": good, "L2": bad})
+    assert convincing([one, one], points, settings) == {"L1"}
+    lost = result(4, {"L1": {"AP": 0.95}, "L2": good})
+    assert convincing([lost, lost], points, settings) == {"L2"}  # L1 is seen by one view only
+    torn = result(1, {"L1": good, "L2": {"AP": 0.7, "LA": 0.7}})
+    torn.world_from_ct["L2"] = move(21, 0, 0)
+    assert convincing([torn, torn], points, settings) == {"L1"}
+    torn.world_from_ct["L2"] = move(9, 0, 0)
+    assert convincing([torn, torn], points, settings) == {"L1", "L2"}
+
+
+def test_the_nearest_level_is_that_of_the_ct(straight):
+    scene = straight[1]
+    assert nearest_level("T12", ["L2", "L1"], scene) == "L1"
+    assert nearest_level("L1", ["T12", "L1", "L2"], scene) == "L1"
