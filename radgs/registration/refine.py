@@ -20,6 +20,7 @@ from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
 from radgs.registration.covariance import PoseCovariance, pose_covariances
+from radgs.registration.foreign import find_foreign
 from radgs.registration.layers import find_shifts, shifted, still
 from radgs.registration.normal_equations import (
     VISIBLE,
@@ -31,7 +32,7 @@ from radgs.registration.normal_equations import (
 )
 from radgs.registration.scene import Scene
 from radgs.registration.soft_tissue import draw_layers
-from radgs.registration.view import blur, dilated, gradients
+from radgs.registration.view import View, blur, dilated, gradients
 
 _DAMPING = 0.01  # at first, of the Hessian's diagonal
 _LEAST_GAIN, _MOST_FAILURES = 2e-3, 2  # of the loss: silhouettes come and go with the pose, so it is never still
@@ -81,28 +82,37 @@ def make_targets(
     return targets
 
 
-def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> dict[str, Float[Tensor, "k H W"]]:
+def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> tuple[dict[str, Float[Tensor, "k H W"]], Scene]:
     """By view, what is no vertebra: line integrals in layers, and how each changes when it is shifted a little.
 
     Args:
         scene: the X-rays and the CT.
         poses: of the vertebrae; the tissue is bent with them.
-        moves: whether layers are shifted as the X-ray shows them.
+        moves: whether layers are shifted as the X-ray shows them, and what is still unexplained is left out.
+
+    Returns:
+        Images, and the scene without the pixels of instruments.
     """
     tissue, world_from_body = scene.soft.bent({k: RigidTransform.nearest(pose.numpy()) for k, pose in poses.items()})
     coarse = scene.coarser(_SOFT_BIN)
-    out = {}
+    out, views = {}, dict(scene.views)
     for name, view in coarse.views.items():
         layers = draw_layers(tissue, world_from_body, view)
         if moves:
             bones = coarse.draw_bones(view, poses)
             near = dilated((bones > VISIBLE).float(), round(_AROUND_MM / view.pixel_mm)) > 0
             layers = shifted(layers, find_shifts(view, bones, layers, near, still(layers, view)), view)
-        images = torch.cat([layers, gradients(layers).flatten(0, 1)])
-        full = scene.views[name].image.shape
-        wide = F.interpolate(images[None], scale_factor=_SOFT_BIN, mode="bilinear")
-        out[name] = F.pad(wide, (0, full[1] - wide.shape[3], 0, full[0] - wide.shape[2]), mode="replicate")[0]
-    return out
+            foreign = find_foreign(view, bones, layers.sum(dim=0), near)
+            views[name] = views[name].without(_finer(foreign[None].float(), views[name])[0] > 0)
+        out[name] = _finer(torch.cat([layers, gradients(layers).flatten(0, 1)]), scene.views[name])
+    return out, scene.seen_by(views)
+
+
+def _finer(images: Float[Tensor, "k h w"], view: View) -> Float[Tensor, "k H W"]:
+    """Images of ``_SOFT_BIN`` times the view's pixels, at the view's own."""
+    wide = F.interpolate(images[None], scale_factor=_SOFT_BIN, mode="bilinear")
+    height, width = view.image.shape
+    return F.pad(wide, (0, width - wide.shape[3], 0, height - wide.shape[2]), mode="replicate")[0]
 
 
 def moved(scene: Scene, poses: Poses, motion: Float64[Tensor, " p"]) -> Poses:
@@ -136,7 +146,7 @@ class _Comparison:
 
 def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool) -> _Comparison:
     factor = max(int(sigma_px / _BLUR_A_PIXEL), 1)
-    soft = soft_tissue(scene, poses, moves=moves)
+    soft, scene = soft_tissue(scene, poses, moves=moves)
     scene, sigma_px = scene.coarser(factor), sigma_px / factor
     settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
     return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), sigma_px, settings)

@@ -103,6 +103,10 @@ class Scene:
         """The same with larger pixels."""
         if factor == 1:
             return self
+        return self.seen_by({name: view.coarser(factor) for name, view in self.views.items()})
+
+    def seen_by(self, views: Mapping[str, View]) -> Scene:
+        """The same with other views."""
         other = copy(self)
-        other.views = {name: view.coarser(factor) for name, view in self.views.items()}
+        other.views = dict(views)
         return other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,6 +62,10 @@ class View:
         image = F.avg_pool2d(self.image[None, None, :rows, :columns], factor)[0, 0]
         gaps = F.max_pool2d((~self.measured[None, None, :rows, :columns]).float(), factor)[0, 0]
         return View(image, gaps == 0, camera, self.pixel_mm * factor)
+
+    def without(self, pixels: Bool[Tensor, "H W"]) -> View:
+        """The same with some pixels not measured."""
+        return replace(self, measured=self.measured & ~pixels)
 
     def usable(self, sigma_px: float) -> Float[Tensor, "H W"]:
         """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
