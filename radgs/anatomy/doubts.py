@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from radgs.anatomy.boxes import Box
 from radgs.anatomy.decoding import Decoded
+from radgs.anatomy.fitting import Fitted
 from radgs.config import YoloSettings
 from radgs.images import Xray
 
@@ -26,6 +27,11 @@ def naming_doubts(found: Decoded, settings: YoloSettings) -> dict[str, list[str]
         + ([f"another name fits nearly as well (log-odds {margin:.1f})"] if margin < settings.certain_margin else [])
         for level, margin in found.margins.items()
     }
+
+
+def fit_doubts(fitted: Fitted, levels: Sequence[str], settings: YoloSettings) -> dict[str, list[str]]:
+    """By level, why it may be another one or lie elsewhere, from how the CT's vertebrae fit the images."""
+    return {}
 
 
 def border_doubts(xrays: Mapping[str, Xray], boxes: Mapping[str, Mapping[str, Box]]) -> dict[str, list[str]]:
