@@ -217,15 +217,8 @@ def main():
         write_rows(options.json, made, visible_and_right_by_level=more)  # what there is, should the rest break off
     card = read_json(options.results / "models/detector" / options.patient / "card.json")
     made.append(Row.of("detector training", [card["seconds"] / 60], "min", "<= 4", f"{card['steps']} steps"))
-    made.append(
-        Row.of(
-            "both views found, decoded, triangulated, fitted",
-            seconds,
-            "s",
-            "<= 0.3",
-            "without reading the CT and the weights",
-        )
-    )
+    name, note = "both views found, decoded, triangulated, fitted", "without reading the CT and the weights"
+    made.append(Row.of(name, seconds, "s", "<= 0.3", note))
     made.append(tested("malformed inputs tried", ">= 40", TESTS / "test_malformed_inputs.py", "-k", "one_clear_line"))
     made.append(
         tested(

@@ -5,8 +5,10 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from radgs.anatomy.fitting import Spine, _facings, _vertex, fit_spine
+from radgs.anatomy.doubts import fit_doubts
+from radgs.anatomy.fitting import Fitted, Spine, _facings, _vertex, fit_spine
 from radgs.anatomy.matching import Matcher
+from radgs.config import YoloSettings
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, Xray
 from radgs.projection import project_part
@@ -91,12 +93,12 @@ def test_names_one_level_off_do_not_fit(matcher, named):
 
 def test_levels_outside_the_images_are_not_compared(matcher):
     points, scores = found(["T10", "T11", "T12"])
-    far = {level: point + [0, 0, 400] for level, point in points.items()}
+    far = {level: point + np.array([0, 0, 400]) for level, point in points.items()}
     assert fit_spine(matcher, SPINE, far, scores).fits == {}
 
 
 def test_neighbours_turn_alike():
-    """One level whose own best turn is opposite to all others' follows them; the vertex of each parabola is 6 degrees."""
+    """All have their best turn at 6 degrees; one that hardly prefers -12 follows its neighbours."""
     angles = np.array([-15, 0, 15])
     worth = np.tile(1 - ((angles - 6) / 15.0) ** 2, (7, 1))
     assert _facings(worth) == pytest.approx(np.full(7, 6))
@@ -107,3 +109,28 @@ def test_neighbours_turn_alike():
 @pytest.mark.parametrize(("at", "vertex"), [(0.5, 0.5), (-0.25, -0.25), (3, 1)])
 def test_the_vertex_of_a_parabola(at, vertex):
     assert _vertex(*(1 - (x - at) ** 2 for x in (-1, 0, 1))) == pytest.approx(vertex)
+
+
+def doubts(fits, lead=0.4):
+    return fit_doubts(Fitted({}, dict(zip(LEVELS, fits, strict=False)), lead), LEVELS, YoloSettings())
+
+
+def test_a_spine_that_fits_is_not_doubted_and_levels_out_of_view_are():
+    found = doubts([0.7, 0.9, 1.0, 0.8])
+    assert [level for level in LEVELS if found[level]] == ["L2", "L3"]  # L1 has a neighbour that fits
+
+
+def test_levels_beyond_joints_where_nothing_fits_are_doubted_though_they_fit():
+    found = doubts([0.9, 0.5, 0.3, 0.3, 0.5, 1.1, 1.0])
+    assert [level for level in LEVELS if not found[level]] == ["L1", "L2", "L3"]
+    assert "fits the images badly" in found["T9"][0]
+
+
+def test_a_single_level_that_fits_badly_among_good_ones_is_not_doubted():
+    """Metal may hide it; its place comes from its neighbours."""
+    assert not any(doubts([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9]).values())
+
+
+def test_names_that_fit_no_better_than_others_are_all_doubted():
+    assert all("one level up or down" in why[0] for why in doubts([1.0] * 7, lead=0.1).values())
+    assert all(why for why in doubts([]).values())

@@ -34,7 +34,7 @@ _COMPARED = 4  # levels, the best fitting ones, on which other names are tried
 
 @dataclass(frozen=True)
 class Spine:
-    """The CT's spine: ``levels`` from head to foot, ``centres`` by level (mm), and how the patient lies in the world."""
+    """The CT's spine: ``levels`` from head to foot, ``centres`` by level (mm); how the patient lies in the world."""
 
     levels: Sequence[str]
     centres: Mapping[str, NDArray[np.float64]]
@@ -166,15 +166,8 @@ def _tilted(
     """Levels tilted forward and sideways as they fit best: a bent spine's joints do more than its middle line shows."""
     best, untilted = dict(matches), poses
     for axis in (0, 1):
-        low, high = (
-            matcher.match(
-                _turned(spine, untilted, dict.fromkeys(matches, side * _TILT_DEG), axis),
-                list(matches),
-                _NEAR_MM,
-                _LEFT_MM,
-            )
-            for side in (-1, 1)
-        )
+        turned = [_turned(spine, untilted, dict.fromkeys(matches, side * _TILT_DEG), axis) for side in (-1, 1)]
+        low, high = (matcher.match(one, list(matches), _NEAR_MM, _LEFT_MM) for one in turned)
         tilts = {k: _vertex(low[k].worth, matches[k].worth, high[k].worth) * _TILT_DEG for k in matches}
         poses = _turned(spine, poses, tilts, axis)
         best = {k: max(best[k], low[k], high[k], key=lambda match: match.worth) for k in matches}
