@@ -26,11 +26,10 @@ from measure import Row, print_row, write_rows
 from PIL import Image
 from scipy import ndimage
 
-from radgs.anatomy import detect_trained, read_labelled_ct, read_levels, split_tissue
+from radgs.anatomy import read_labelled_ct, split_tissue
 from radgs.anatomy.trained import TrainedDetector
 from radgs.anatomy.yolo import Detector
 from radgs.config import load_config
-from radgs.errors import AnatomyError
 from radgs.gaussians import rasterize
 from radgs.images import prepare_xrays, read_json, read_xrays, write_json
 from radgs.projection import XrayPhysics
@@ -40,7 +39,6 @@ from radgs.simulation.instruments import sample_instruments
 
 SEED = 660_000
 VISIBLE, NEAR_MM = 0.5, 15.0
-TIMED = 5  # every so many shots
 COUNTS = 50_000  # of an open pixel
 LEAF, SCATTER, SCATTER_PX, PENUMBRA_PX = 0.005, 0.3, 30.0, 1.0
 TESTS = Path(__file__).parents[1] / "tests"
@@ -139,24 +137,16 @@ def measure(results, patient, case, shots, config):
     rows, seconds = [], []
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        ct, labels = folder / "ct.nii.gz", folder / "vertebrae.nii.gz"
-        paths = (work / "xrays.nii.gz", work / "cameras.json", ct, labels, weights)
+        files = work / "xrays.nii.gz", work / "cameras.json"
         for number in range(shots):
             pose = draw(np.random.default_rng([SEED, CASES.index(case), number]), spine, config, case, work)
             images = {view: work / f"{view}.png" for view in ("AP", "LA")}
-            prepare_xrays(images, dict.fromkeys(images, work / "given.json"), *paths[:2])
-            xrays = read_xrays(*paths[:2])
-            try:
-                detect_trained(*paths, work / "levels.json", config)
-                found = read_levels(work / "levels.json")
-            except AnatomyError:
-                found = {}
-            if number % TIMED == 0:
-                detector = TrainedDetector(xrays, weights, spine.tissue, config)
-                detector.locate()
-                began = time.perf_counter()
-                detector.locate()
-                seconds.append(time.perf_counter() - began)
+            prepare_xrays(images, dict.fromkeys(images, work / "given.json"), *files)
+            xrays = read_xrays(*files)
+            detector = TrainedDetector(xrays, weights, spine.tissue, config)
+            began = time.perf_counter()
+            found, _ = detector.locate()
+            seconds.append(time.perf_counter() - began)
             centres = np.stack([pose.levels[level].apply(spine.centres[level]) for level in known])
             for row, level in enumerate(known):
                 placed = pose.levels[level].apply(points[level])

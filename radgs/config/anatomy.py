@@ -54,7 +54,7 @@ class YoloSettings(Section):
         0.2, description="correlation, summed over two views, by which names fit better than those one level off"
     )
     certain_fit: PositiveFloat = Field(
-        0.5, description="correlation, summed over two views, from each level to the one that fits best"
+        0.6, description="correlation, summed over two views, from each level to the one that fits best"
     )
 
 
