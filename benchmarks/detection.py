@@ -144,6 +144,8 @@ def measure(results, patient, case, shots, config):
             prepare_xrays(images, dict.fromkeys(images, work / "given.json"), *files)
             xrays = read_xrays(*files)
             detector = TrainedDetector(xrays, weights, spine.tissue, config)
+            if not number:
+                detector.locate()  # compiles
             began = time.perf_counter()
             found, _ = detector.locate()
             seconds.append(time.perf_counter() - began)

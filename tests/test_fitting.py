@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from radgs.anatomy.doubts import fit_doubts
+from radgs.anatomy.doubts import fit_doubts, missed_doubts
 from radgs.anatomy.fitting import Fitted, Spine, _facings, _vertex, fit_spine
 from radgs.anatomy.matching import Matcher
 from radgs.config import YoloSettings
@@ -134,3 +134,8 @@ def test_a_single_level_that_fits_badly_among_good_ones_is_not_doubted():
 def test_names_that_fit_no_better_than_others_are_all_doubted():
     assert all("one level up or down" in why[0] for why in doubts([1.0] * 7, lead=0.1).values())
     assert all(why for why in doubts([]).values())
+
+
+def test_a_missed_level_needs_a_fit_of_its_own():
+    fitted = Fitted({}, {"T10": 0.9, "T11": 0.2, "T12": 0.9}, 0.4)
+    assert list(missed_doubts(fitted, ["T10", "T11", "L1"], YoloSettings())) == ["T11", "L1"]

@@ -49,6 +49,15 @@ def fit_doubts(fitted: Fitted, levels: Sequence[str], settings: YoloSettings) ->
     return doubts
 
 
+def missed_doubts(fitted: Fitted, missed: Sequence[str], settings: YoloSettings) -> dict[str, list[str]]:
+    """By level that the network missed, why its place is not certain: nothing in the images shows it."""
+    return {
+        level: ["not found itself, placed by its neighbours"]
+        for level in missed
+        if fitted.fits.get(level, 0.0) < settings.certain_fit
+    }
+
+
 def _weakest_links(fits: Mapping[str, float], levels: Sequence[str]) -> dict[str, float]:
     """By level, the least mean fit of three neighbours on the way from it to the level that fits best.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from radgs.anatomy.decoding import decode
-from radgs.anatomy.doubts import border_doubts, fit_doubts, naming_doubts
+from radgs.anatomy.doubts import border_doubts, fit_doubts, missed_doubts, naming_doubts
 from radgs.anatomy.fitting import Fitted, Spine, fit_spine
 from radgs.anatomy.locating import locate
 from radgs.anatomy.matching import Matcher
@@ -67,10 +67,12 @@ class TrainedDetector:
         matcher = Matcher(self.xrays, self.bones, self.centres, np.median(list(points.values()), axis=0))
         fitted = fit_spine(matcher, Spine(self.network.levels, self.centres, patient_axes(cameras)), points, scores)
         self._settle(located, not_seen, fitted)
+        settings = self.config.detection.yolo
         sources = (
-            naming_doubts(found, self.config.detection.yolo),
+            naming_doubts(found, settings),
             border_doubts(self.xrays, found.boxes),
-            fit_doubts(fitted, self.network.levels, self.config.detection.yolo),
+            fit_doubts(fitted, self.network.levels, settings),
+            missed_doubts(fitted, [level for level, entry in located.items() if not entry["views"]], settings),
         )
         for level, entry in located.items():
             entry["doubts"] = [doubt for source in sources for doubt in source.get(level, [])]
