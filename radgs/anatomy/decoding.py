@@ -116,7 +116,8 @@ def _pairs(
     frontal_camera: Camera, lateral_camera: Camera, frontal: Sequence[Candidate], lateral: Sequence[Candidate]
 ) -> _Pairs:
     if not frontal or not lateral:
-        return _Pairs(*(np.empty(0, dtype=np.int64) for _ in range(2)), np.empty((0, 3)), np.empty(0))
+        none = np.empty(0, dtype=np.int64)
+        return _Pairs(none, none, np.empty((0, 3)), np.empty(0))
     points, residuals = triangulate_pairs(
         frontal_camera, lateral_camera, [a.centre for a in frontal], [b.centre for b in lateral]
     )

@@ -144,7 +144,8 @@ def _taken(spine: Spine, at: _State, in_view: Iterable[str], matches: Mapping[st
         )
         for k, match in matches.items()
     }
-    seen, fits = ({k: values[k] for k in in_view if k in values} for values in (seen, fits))
+    kept = [k for k in in_view if k in seen]
+    seen, fits = {k: seen[k] for k in kept}, {k: fits[k] for k in kept}
     return _State(spine.placed(seen) if seen else at.poses, seen, fits)
 
 

@@ -92,7 +92,7 @@ class _System:
             residual: ``[n, 3]``, of n such sums.
             sigma: of each.
             blocks: ``[n, 3, 3]``, by how many levels further on, and 0 for turns or 3 for moves.
-            rows: ``[n]`` the level of each.
+            rows: ``[n]`` the level of each, none twice.
             tails: whether it may be otherwise now and then.
         """
         weight = np.broadcast_to(1.0 / np.square(sigma), len(rows))
@@ -100,15 +100,16 @@ class _System:
             weight = weight * (_FREEDOM + 3) / (_FREEDOM + (residual**2).sum(axis=1) * weight)
         for (on, part), block in blocks.items():
             weighted = (block * weight[:, None, None]).swapaxes(1, 2)
-            np.add.at(self.vector[:, part : part + 3], rows + on, np.squeeze(weighted @ residual[..., None], axis=-1))
+            self.vector[rows + on, part : part + 3] += (weighted @ residual[..., None])[..., 0]
             for (other, kind), beside in blocks.items():
                 view = self.matrix[:, part : part + 3, :, kind : kind + 3]
-                np.add.at(view, (rows + on, slice(None), rows + other), weighted @ beside)
+                view[rows + on, :, rows + other] += weighted @ beside
 
     def solve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Turns and moves, ``[L, 3]`` each."""
         size = self.vector.size
-        change = np.linalg.solve(self.matrix.reshape(size, size), -self.vector.ravel()).reshape(-1, 6)
+        solution = np.linalg.solve(self.matrix.reshape(size, size), -self.vector.ravel())
+        change: NDArray[np.float64] = solution.astype(np.float64).reshape(-1, 6)
         return change[:, :3], change[:, 3:]
 
 

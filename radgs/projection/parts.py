@@ -45,10 +45,11 @@ def _rays(
     part: Volume, camera: Camera, world_from_ct: RigidTransform, low: NDArray[np.int64], size: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """As of :func:`radgs.projection.project.pixel_rays`, of the window from pixel ``low`` (u, v) of one view."""
-    camera_from_pixel = np.linalg.inv(camera.K)
+    camera_from_pixel: NDArray[np.float64] = np.linalg.inv(camera.K).astype(np.float64)
     camera_from_pixel[:, 2] += camera_from_pixel[:, :2] @ low
     camera_from_index = camera.camera_from_world.matrix @ world_from_ct.matrix @ part.lps_from_index
-    index_from_camera = np.linalg.inv(camera_from_index)
+    index_from_camera: NDArray[np.float64] = np.linalg.inv(camera_from_index).astype(np.float64)
     v, u = np.ogrid[: size[0], : size[1]]
     x, y, z = (row[0] * u + row[1] * v + row[2] for row in camera_from_pixel)
-    return index_from_camera[:3, 3], index_from_camera[:3, :3] @ camera_from_pixel, np.sqrt(x**2 + y**2 + z**2)
+    mm_per_depth: NDArray[np.float64] = np.sqrt(x**2 + y**2 + z**2)
+    return index_from_camera[:3, 3], index_from_camera[:3, :3] @ camera_from_pixel, mm_per_depth
