@@ -22,6 +22,10 @@ moved by up to 50 mm on each axis, every joint bent (up to 6 degrees) and shifte
 shots up to four screws and wires. Images go through `prepare_xrays` as a user's do: metal and collimators are
 masked by what is found in the image.
 
+A network finds boxes and names, the decoder makes a spine of them, and the CT's vertebrae are drawn and compared with
+the images (`radgs.anatomy.fitting`). Because these images are drawn from the same CT, it fits better than it will fit
+real ones. What is certain was calibrated on development shots (seeds 710000 and 720000), not on these.
+
 A level is *visible* if half of it was measured in both images, whichever level it is; it is *named right* if it is
 located nearer to its own true centre than to any other's and within 15 mm of it; *certain* is what carries no
 doubt. The centre's error is that of levels named right. A goal that was missed says so.

@@ -105,6 +105,7 @@ def register(
         detect_trained(
             folder / "xrays.nii.gz",
             folder / "cameras.json",
+            patient.folder / "ct.nii.gz",
             patient.folder / "vertebrae.nii.gz",
             detector,
             found,

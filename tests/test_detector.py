@@ -196,7 +196,13 @@ def test_training_writes_weights_that_detect(patient, config, tmp_path):
         camera = Camera(data.K[0, view], RigidTransform(data.camera_from_world[0, view]), 64, 64)
         views[name] = Xray(name, np.nan_to_num(data.images[0, view].astype(np.float32)), camera, i0=1000.0)
     write_xrays(tmp_path / "xrays.nii.gz", tmp_path / "cameras.json", views)
-    arguments = (tmp_path / "xrays.nii.gz", tmp_path / "cameras.json", patient / "labels.nii.gz", patient / "detector")
+    arguments = (
+        tmp_path / "xrays.nii.gz",
+        tmp_path / "cameras.json",
+        patient / "ct.nii.gz",
+        patient / "labels.nii.gz",
+        patient / "detector",
+    )
     with pytest.raises(AnatomyError, match="no vertebra is seen in two views"):  # two epochs teach little
         detect_trained(*arguments, tmp_path / "levels.json", config)
     assert not (tmp_path / "levels.json").exists()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from radgs.errors import GeometryError
-from radgs.geometry import Camera, RigidTransform, patient_axes, triangulate
+from radgs.geometry import Camera, RigidTransform, patient_axes, triangulate, triangulate_pairs
 
 K = np.array([[2000.0, 0, 500], [0, 2000, 400], [0, 0, 1]])
 points = st.tuples(*[st.floats(-80, 80)] * 3)
@@ -35,6 +35,18 @@ def test_two_and_three_views_give_the_point_back_exactly(point, world, shift):
         found = triangulate(cameras, np.stack([c.project(there) for c in cameras]))
         np.testing.assert_allclose(found.point, there, atol=1e-6)
         assert found.residual_mm < 1e-6
+
+
+def test_every_pixel_with_every_other_is_what_two_pixels_are():
+    cameras = [camera("AP"), camera("LL")]
+    pixels = np.random.default_rng(0).uniform(200, 700, (2, 3, 2))
+    points, residuals = triangulate_pairs(*cameras, *pixels[:, :2])
+    for i, j in np.ndindex(2, 2):
+        alone = triangulate(cameras, [pixels[0, i], pixels[1, j]])
+        np.testing.assert_allclose(points[i, j], alone.point, atol=1e-9)
+        assert residuals[i, j] == pytest.approx(alone.residual_mm)
+    with pytest.raises(GeometryError, match="same direction"):
+        triangulate_pairs(cameras[0], camera("PA"), *pixels)
 
 
 def test_residual_of_two_views_is_the_distance_of_the_skew_rays():

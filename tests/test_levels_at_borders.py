@@ -1,23 +1,16 @@
 """What a border cuts: doubted where it is found, not taught where it is hidden, shown as unmeasured to the network."""
 
-import json
-
 import numpy as np
 import pytest
 
-from radgs.anatomy import Detections
 from radgs.anatomy.boxes import Box
 from radgs.anatomy.canvas import canvas_camera, local_contrast, to_canvas
-from radgs.anatomy.detection import _write_levels
 from radgs.anatomy.doubts import border_doubts, measured_share
-from radgs.config import Config
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Xray
 from radgs.simulation.collimation import opening, sample_opening
 
-MOVED = np.array([3.0, 20, 50])
 NOMINAL = {"AP": [[1, 0, 0], [0, 0, -1], [0, 1, 0]], "LA": [[0, 1, 0], [0, 0, -1], [-1, 0, 0]]}
-CENTRES = {level: np.array([1.0 * n, 0.5 * n, -25.0 * n]) for n, level in enumerate(["T10", "T11", "T12", "L1", "L2"])}
 
 
 def camera(view):
@@ -44,43 +37,6 @@ def test_a_level_that_the_collimator_cuts_is_doubted_in_the_view_where_it_does()
     doubts = border_doubts(views, boxes)
     assert list(doubts) == ["L1"]
     assert doubts["L1"] == ["only 59 % of its box in view LA was measured"]
-
-
-class Found:
-    """A detector that has found these levels at these points."""
-
-    def __init__(self, points):
-        self.points = points
-
-    def detect(self):
-        boxes = {}
-        for view in NOMINAL:
-            places = {level: camera(view).project(point) for level, point in self.points.items()}
-            boxes[view] = {level: Box((u - 30, v - 20, u + 30, v + 20), 0.9) for level, (u, v) in places.items()}
-        return Detections(boxes, {}, CENTRES)
-
-
-def levels(points, tmp_path):
-    _write_levels(Found(points), {view: camera(view) for view in NOMINAL}, tmp_path / "levels.json", Config())
-    return json.loads((tmp_path / "levels.json").read_text())["levels"]
-
-
-def test_missed_levels_are_placed_and_doubted(tmp_path):
-    truth = {level: centre + MOVED for level, centre in CENTRES.items()}
-    found = levels({level: truth[level] for level in ("T10", "T11", "L1")}, tmp_path)
-    assert list(found) == ["T10", "T11", "L1", "T12", "L2"]
-    for level, entry in found.items():
-        assert entry["centre_mm"] == pytest.approx(truth[level], abs=0.5)
-        assert bool(entry["doubts"]) == (level in ("T12", "L2"))
-
-
-def test_a_level_found_elsewhere_is_put_back_and_doubted(tmp_path):
-    truth = {level: centre + MOVED for level, centre in CENTRES.items()}
-    found = levels(truth | {"T12": truth["T12"] + [0, 0, 15]}, tmp_path)
-    assert "from where its neighbours put it" in found["T12"]["doubts"][0]
-    assert found["T12"]["triangulated_mm"] == pytest.approx(truth["T12"] + [0, 0, 15], abs=0.1)
-    assert np.linalg.norm(found["T12"]["centre_mm"] - truth["T12"]) < 4
-    assert not found["T11"]["doubts"]
 
 
 def test_the_network_sees_what_was_not_measured_as_it_was_taught():

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from radgs.anatomy.placing import place_spine
+from radgs.anatomy.placing import Seen
+from radgs.anatomy.placing import place_spine as place_poses
 
 LEVELS = ["T9", "T10", "T11", "T12", "L1", "L2", "L3"]
 CENTRES = {level: np.array([0.3 * n**2, 2.0 * n, -26.0 * n]) for n, level in enumerate(LEVELS)}
 TURN = Rotation.from_rotvec(np.radians([8, -5, 10])).as_matrix()
 TRUTH = {level: TURN @ centre + [5, 60, -20] for level, centre in CENTRES.items()}
+
+
+def place_spine(found, levels, centres, world_from_patient):
+    """Where :func:`radgs.anatomy.placing.place_spine` puts the levels' centres."""
+    poses = place_poses({k: Seen(point) for k, point in found.items()}, levels, centres, world_from_patient)
+    return {k: pose.apply(centres[k]) for k, pose in poses.items()}
 
 
 def off(placed):

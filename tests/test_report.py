@@ -10,10 +10,10 @@ from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
+from radgs.projection import project_part
 from radgs.registration import ViewAttention
 from radgs.report import draw_attention, draw_overlay, draw_steps, silhouette, write_report
 from radgs.simulation import CArm
-from radgs.simulation.spine import project_part
 from tests.phantoms import block_spine
 
 POSE = RigidTransform.from_rotation_translation(np.eye(3), [-11.0, 7.0, -40.0])

@@ -12,7 +12,7 @@ from radgs.config import CArmSettings, Config, SpineMotionSettings, load_config
 from radgs.errors import ImageError
 from radgs.geometry import RigidTransform, patient_axes
 from radgs.images import hu_to_mu, read_counts, read_json, read_transforms, read_view_specs, write_volume
-from radgs.projection import project
+from radgs.projection import project, project_part
 from radgs.simulation import (
     ArticulatedSpine,
     CArm,
@@ -23,7 +23,6 @@ from radgs.simulation import (
     sample_spine_pose,
     simulate_pairs,
 )
-from radgs.simulation.spine import project_part
 from tests.phantoms import block_spine
 
 SMALL = {"simulation": {"pairs": 6}, "levels": ["T12", "L1"], "network": {"image_px": 48}}

@@ -137,6 +137,7 @@ def test_the_detector_sees_neither_the_users_boxes_nor_the_truth(project):
     assert {path for rule, path in read if rule == "detect"} == {
         "results/patients/tiny/s1/xrays.nii.gz",
         "results/patients/tiny/s1/cameras.json",
+        "results/patients/tiny/ct.nii.gz",
         "results/patients/tiny/vertebrae.nii.gz",
         "results/models/detector/tiny/detector.safetensors",
         "results/models/detector/tiny/card.json",

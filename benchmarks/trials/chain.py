@@ -62,7 +62,9 @@ def run_chain(place: Place, shot: Shot, folder: Path) -> list[Trial]:
     results, levels, absent, note = {}, {}, {}, ""
     try:
         files = folder / "xrays.nii.gz", folder / "cameras.json"
-        detect_trained(*files, place.file("vertebrae.nii.gz"), place.detector, target, place.config)
+        detect_trained(
+            *files, place.file("ct.nii.gz"), place.file("vertebrae.nii.gz"), place.detector, target, place.config
+        )
         levels, absent = read_levels(target), read_json(target)["not_seen"]
         results = register(place.patient, shot.xrays, levels, *place.networks, read_model(), place.config)
     except RadgsError as error:

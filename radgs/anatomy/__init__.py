@@ -3,8 +3,9 @@
 from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
 from radgs.anatomy.crops import VertebraCrop, crop_vertebrae, fit_anchors, read_crop
-from radgs.anatomy.detection import detect_provided, detect_trained, locate, place_given, read_levels
+from radgs.anatomy.detection import detect_provided, detect_trained, place_given, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
+from radgs.anatomy.locating import locate
 from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
 from radgs.anatomy.tissue import SpineTissue, split_tissue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
@@ -38,17 +38,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in the views of a shot.
-
-    Attributes:
-        boxes: by view and level.
-        doubts: by level, in words, why its name is not certain.
-        centres: by level that the detector knows, ``[3]`` in the CT, mm; empty if names are not to be checked with it.
-    """
+    """What was found in the views of a shot: boxes by view and level."""
 
     boxes: dict[str, dict[str, Box]]
-    doubts: dict[str, list[str]] = field(default_factory=dict)
-    centres: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class LevelDetector(Protocol):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from radgs.anatomy.boxes import Box
 from radgs.errors import AnatomyError
-from radgs.geometry import Camera, frontal_and_lateral, patient_axes, triangulate
+from radgs.geometry import Camera, frontal_and_lateral, patient_axes, triangulate_pairs
 
 _FLOOR = 1e-3  # a detector's score never counts for less
 _LEAST_SCORE = 0.05  # geometric mean over both views at which naming a vertebra is as good as leaving it out
@@ -115,18 +115,14 @@ class _Pairs:
 def _pairs(
     frontal_camera: Camera, lateral_camera: Camera, frontal: Sequence[Candidate], lateral: Sequence[Candidate]
 ) -> _Pairs:
-    found = []
-    for i, a in enumerate(frontal):
-        for j, b in enumerate(lateral):
-            met = triangulate([frontal_camera, lateral_camera], [a.centre, b.centre])
-            if met.residual_mm <= _LARGEST_RESIDUAL_MM:
-                found.append((i, j, met.point, met.residual_mm))
-    return _Pairs(
-        np.array([one[0] for one in found], dtype=np.int64),
-        np.array([one[1] for one in found], dtype=np.int64),
-        np.array([one[2] for one in found]).reshape(-1, 3),
-        np.array([one[3] for one in found]),
+    if not frontal or not lateral:
+        none = np.empty(0, dtype=np.int64)
+        return _Pairs(none, none, np.empty((0, 3)), np.empty(0))
+    points, residuals = triangulate_pairs(
+        frontal_camera, lateral_camera, [a.centre for a in frontal], [b.centre for b in lateral]
     )
+    i, j = np.nonzero(residuals <= _LARGEST_RESIDUAL_MM)
+    return _Pairs(i, j, points[i, j], residuals[i, j])
 
 
 def _unary(pairs: _Pairs, frontal: Sequence[Candidate], lateral: Sequence[Candidate]) -> NDArray[np.float64]:

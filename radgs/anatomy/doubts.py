@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from radgs.anatomy.boxes import Box
 from radgs.anatomy.decoding import Decoded
+from radgs.anatomy.fitting import Fitted
 from radgs.config import YoloSettings
 from radgs.images import Xray
 
@@ -26,6 +27,51 @@ def naming_doubts(found: Decoded, settings: YoloSettings) -> dict[str, list[str]
         + ([f"another name fits nearly as well (log-odds {margin:.1f})"] if margin < settings.certain_margin else [])
         for level, margin in found.margins.items()
     }
+
+
+def fit_doubts(fitted: Fitted, levels: Sequence[str], settings: YoloSettings) -> dict[str, list[str]]:
+    """By level, why the images may show another one there.
+
+    Args:
+        fitted: the CT's spine on the images.
+        levels: from head to foot.
+        settings: how well it should fit.
+    """
+    doubts: dict[str, list[str]] = {level: [] for level in levels}
+    if fitted.lead < settings.certain_lead:
+        for found in doubts.values():
+            found.append(f"named one level up or down, the CT fits the images nearly as well (lead {fitted.lead:.2f})")
+    for level, fit in _weakest_links(fitted.fits, levels).items():
+        if fit < settings.certain_fit:
+            doubts[level].append(
+                f"the CT fits the images badly there or between there and where it fits (fit {fit:.2f})"
+            )
+    return doubts
+
+
+def missed_doubts(fitted: Fitted, missed: Sequence[str], settings: YoloSettings) -> dict[str, list[str]]:
+    """By level that the network missed, why its place is not certain: nothing in the images shows it."""
+    return {
+        level: ["not found itself, placed by its neighbours"]
+        for level in missed
+        if fitted.fits.get(level, 0.0) < settings.certain_fit
+    }
+
+
+def _weakest_links(fits: Mapping[str, float], levels: Sequence[str]) -> dict[str, float]:
+    """By level, the least mean fit of three neighbours on the way from it to the level that fits best.
+
+    A chain of names is as sure as its weakest link: levels above joints where nothing fits may be one level off.
+    """
+    if not fits:
+        return dict.fromkeys(levels, 0.0)
+    own = np.array([fits.get(level, np.nan) for level in levels])
+    padded = np.pad(own, 1, constant_values=np.nan)
+    triples = np.stack([padded[:-2], own, padded[2:]])
+    count = np.isfinite(triples).sum(axis=0)
+    means = np.nansum(triples, axis=0) / np.maximum(count, 1)
+    best = int(np.nanargmax(own))
+    return {level: float(means[min(row, best) : max(row, best) + 1].min()) for row, level in enumerate(levels)}
 
 
 def border_doubts(xrays: Mapping[str, Xray], boxes: Mapping[str, Mapping[str, Box]]) -> dict[str, list[str]]:

@@ -48,8 +48,14 @@ class YoloSettings(Section):
     width: float = Field(0.25, ge=0.05, le=1, description="channels; 1: as many as ultralytics' largest networks")
     shots: PositiveInt = Field(400, description="simulated, each with two views")
     training: TrainingSettings = TrainingSettings(epochs=22, batch=16, learning_rate=3e-3, weight_decay=5e-4)
-    certain_margin: PositiveFloat = Field(2.0, description="log-odds a level against its best other name")
-    certain_shift: PositiveFloat = Field(1.5, description="log-odds against the best other naming of the whole spine")
+    certain_margin: PositiveFloat = Field(0.5, description="log-odds a level against its best other name")
+    certain_shift: PositiveFloat = Field(0.5, description="log-odds against the best other naming of the whole spine")
+    certain_lead: PositiveFloat = Field(
+        0.2, description="correlation, summed over two views, by which names fit better than those one level off"
+    )
+    certain_fit: PositiveFloat = Field(
+        0.6, description="correlation, summed over two views, from each level to the one that fits best"
+    )
 
 
 class DetectionSettings(Section):

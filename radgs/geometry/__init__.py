@@ -4,7 +4,13 @@ from radgs.geometry.camera import Camera, rays
 from radgs.geometry.checks import check_size, check_views
 from radgs.geometry.positioner import positioner_axes, positioner_pose
 from radgs.geometry.transform import RigidTransform, rigid_motion
-from radgs.geometry.triangulation import Triangulation, frontal_and_lateral, patient_axes, triangulate
+from radgs.geometry.triangulation import (
+    Triangulation,
+    frontal_and_lateral,
+    patient_axes,
+    triangulate,
+    triangulate_pairs,
+)
 
 __all__ = [
     "Camera",
@@ -19,4 +25,5 @@ __all__ = [
     "rays",
     "rigid_motion",
     "triangulate",
+    "triangulate_pairs",
 ]

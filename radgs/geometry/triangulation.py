@@ -12,6 +12,10 @@ from radgs.errors import GeometryError
 from radgs.geometry.camera import Camera
 
 _SMALLEST_ANGLE = np.deg2rad(10)
+_PARALLEL = (
+    "the views look along the same direction: the depth of a point cannot be known; they should be more than "
+    f"{np.rad2deg(_SMALLEST_ANGLE):.0f} degrees apart"
+)
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,52 @@ def triangulate(cameras: Sequence[Camera], pixels: ArrayLike) -> Triangulation:
     if len(cameras) < 2 or uv.shape != (len(cameras), 2):
         raise GeometryError(f"triangulation needs one pixel in each of two or more views, got {uv.shape}")
     sources, normals = [], []
-    for camera, (u, v) in zip(cameras, uv, strict=True):
-        direction = camera.camera_from_world.rotation.T @ np.linalg.solve(camera.K, [u, v, 1.0])
-        direction /= np.linalg.norm(direction)
+    for camera, pixel in zip(cameras, uv, strict=True):
+        direction = _directions(camera, pixel)[0]
         sources.append(camera.source)
         normals.append(np.eye(3) - np.outer(direction, direction))
     system = np.sum(normals, axis=0)
     if np.linalg.eigvalsh(system)[0] < 1 - np.cos(_SMALLEST_ANGLE):
-        raise GeometryError(
-            "the views look along the same direction: the depth of a point cannot be known; they should be more than "
-            f"{np.rad2deg(_SMALLEST_ANGLE):.0f} degrees apart"
-        )
+        raise GeometryError(_PARALLEL)
     point = np.linalg.solve(system, np.sum([n @ s for n, s in zip(normals, sources, strict=True)], axis=0))
     distances = [np.linalg.norm(n @ (point - s)) for n, s in zip(normals, sources, strict=True)]
     return Triangulation(point, float(2 * np.sqrt(np.mean(np.square(distances)))))
+
+
+def triangulate_pairs(
+    first: Camera, second: Camera, first_uv: ArrayLike, second_uv: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`triangulate`, of every pixel of one view with every pixel of another.
+
+    Args:
+        first: a view.
+        second: another.
+        first_uv: ``[n, 2]``.
+        second_uv: ``[m, 2]``.
+
+    Returns:
+        points ``[n, m, 3]`` and residuals ``[n, m]``, mm.
+
+    Raises:
+        GeometryError: rays that are nearly parallel.
+    """
+    a, b = _directions(first, first_uv)[:, None], _directions(second, second_uv)[None]
+    between = first.source - second.source
+    cosine, along_a, along_b = (a * b).sum(axis=-1), a @ between, b @ between
+    if (1 - np.abs(cosine) < 1 - np.cos(_SMALLEST_ANGLE)).any():
+        raise GeometryError(_PARALLEL)
+    sine2 = 1 - cosine**2
+    on_a = first.source + ((cosine * along_b - along_a) / sine2)[..., None] * a
+    on_b = second.source + ((along_b - cosine * along_a) / sine2)[..., None] * b
+    return (on_a + on_b) / 2, np.linalg.norm(on_a - on_b, axis=-1)
+
+
+def _directions(camera: Camera, uv: ArrayLike) -> NDArray[np.float64]:
+    """Unit vectors, world, from the source through pixels ``[n, 2]``."""
+    pixels = np.asarray(uv, dtype=np.float64).reshape(-1, 2)
+    in_camera = np.linalg.solve(camera.K, np.column_stack([pixels, np.ones(len(pixels))]).T)
+    along: NDArray[np.float64] = (camera.camera_from_world.rotation.T @ in_camera).T
+    return along / np.linalg.norm(along, axis=-1, keepdims=True)
 
 
 def frontal_view(cameras: Mapping[str, Camera]) -> str:

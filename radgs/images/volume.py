@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Volume:
         """``[4, 4]``: LPS mm to index (x, y, z)."""
         return np.asarray(np.linalg.inv(self.lps_from_index), dtype=np.float64)
 
-    @property
+    @cached_property
     def corners(self) -> NDArray[np.float64]:
         """``[8, 3]`` LPS mm: centres of the corner voxels."""
         d, h, w = self.array.shape

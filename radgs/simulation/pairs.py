@@ -20,10 +20,10 @@ from radgs.config import Config, SimulationSettings
 from radgs.errors import ImageError
 from radgs.geometry import Camera, RigidTransform, triangulate
 from radgs.images import Volume, atomic_path, hu_to_mu
-from radgs.projection import XrayPhysics
+from radgs.projection import XrayPhysics, project_part
 from radgs.simulation.carm import CArm
 from radgs.simulation.physics import random_physics
-from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, project_part, sample_spine_pose
+from radgs.simulation.spine import ArticulatedSpine, SpinePose, jittered_box, sample_spine_pose
 
 _FIELDS = ("images", "targets", "K", "camera_from_crop", "crop_from_vertebra", "level")
 _OVERSAMPLING = 2  # rays per window pixel and axis for bone: the real windows are averages over pixels

@@ -19,12 +19,12 @@ from radgs.errors import AnatomyError, ImageError
 from radgs.gaussians import rasterize
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, atomic_path
-from radgs.projection import XrayPhysics
+from radgs.projection import XrayPhysics, project_part
 from radgs.simulation.carm import CArm
 from radgs.simulation.collimation import sample_opening
 from radgs.simulation.instruments import sample_instruments
 from radgs.simulation.physics import random_physics
-from radgs.simulation.spine import ArticulatedSpine, SpinePose, project_part, sample_spine_pose
+from radgs.simulation.spine import ArticulatedSpine, SpinePose, sample_spine_pose
 
 _FIELDS = ("images", "boxes", "K", "camera_from_world", "centres")
 _OVERSAMPLING = 2

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -15,8 +14,7 @@ from radgs.anatomy import LEVELS, SpineTissue
 from radgs.config import SpineMotionSettings
 from radgs.errors import AnatomyError
 from radgs.geometry import Camera, RigidTransform
-from radgs.images import Volume
-from radgs.projection import project
+from radgs.projection import project_part
 
 
 @dataclass(frozen=True)
@@ -72,30 +70,6 @@ def sample_spine_pose(
             levels[order[i]] = levels[previous] @ _about(joint, bend, slip)
             previous = order[i]
     return SpinePose(whole, levels)
-
-
-def project_part(part: Volume, camera: Camera, world_from_ct: RigidTransform, step_mm: float) -> NDArray[np.float32]:
-    """Line integrals of one part, drawn only in the window of the image that it can reach, ``[H, W]``."""
-    image = np.zeros((camera.height, camera.width), dtype=np.float32)
-    uv = camera.project(world_from_ct.apply(part.corners))
-    if np.isnan(uv).any():
-        raise AnatomyError("a part of the CT lies behind the X-ray source")
-    low = np.maximum(np.floor(uv.min(axis=0)).astype(int) - 2, 0)
-    high = np.minimum(np.ceil(uv.max(axis=0)).astype(int) + 3, [camera.width, camera.height])
-    if (high <= low).any():
-        return image
-    (u0, v0), (width, height) = low.tolist(), (high - low).tolist()
-    window = camera.window(u0, v0, width, height)
-    drawn = project(
-        torch.from_numpy(np.ascontiguousarray(part.array, dtype=np.float32)),
-        torch.from_numpy(part.index_from_lps),
-        torch.from_numpy(window.K.copy())[None],
-        (window.camera_from_world @ world_from_ct).tensor()[None],
-        (height, width),
-        step_mm=step_mm,
-    )
-    image[v0 : v0 + height, u0 : u0 + width] = drawn[0].numpy()
-    return image
 
 
 @dataclass(frozen=True)

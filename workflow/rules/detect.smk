@@ -70,10 +70,11 @@ else:
             "../scripts/train_detector.py"
 
     rule detect:
-        """Find and name the levels in a shot's views, and triangulate their centres."""
+        """Find and name the levels in a shot's views, and lay the CT's vertebrae on them."""
         input:
             xrays=RESULTS / "patients/{patient}/{shot}/xrays.nii.gz",
             cameras=RESULTS / "patients/{patient}/{shot}/cameras.json",
+            ct=RESULTS / "patients/{patient}/ct.nii.gz",
             vertebrae=RESULTS / "patients/{patient}/vertebrae.nii.gz",
             weights=RESULTS / "models/detector/{patient}/detector.safetensors",
             card=RESULTS / "models/detector/{patient}/card.json",
@@ -85,7 +86,7 @@ else:
             "../envs/detect.yaml"
         threads: 1
         resources:
-            mem_mb=1500,
+            mem_mb=4000,
         params:
             settings=settings("detection"),
             code=code("anatomy"),

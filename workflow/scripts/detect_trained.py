@@ -8,6 +8,7 @@ run_rule(
     lambda config: detect_trained(
         snakemake.input.xrays,
         snakemake.input.cameras,
+        snakemake.input.ct,
         snakemake.input.vertebrae,
         Path(snakemake.input.weights).parent,
         snakemake.output.levels,

@@ -1,0 +1,141 @@
+"""The CT's vertebrae laid on images that were drawn from them: where they are, which they are, and what shows it."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from radgs.anatomy.doubts import fit_doubts, missed_doubts
+from radgs.anatomy.fitting import Fitted, Spine, _facings, _vertex, fit_spine
+from radgs.anatomy.matching import Matcher
+from radgs.config import YoloSettings
+from radgs.geometry import Camera, RigidTransform
+from radgs.images import Volume, Xray
+from radgs.projection import project_part
+
+NOMINAL = {"AP": [[1, 0, 0], [0, 0, -1], [0, 1, 0]], "LA": [[0, 1, 0], [0, 0, -1], [-1, 0, 0]]}
+LEVELS = ["T9", "T10", "T11", "T12", "L1", "L2", "L3"]
+CENTRES = {level: np.array([0.2 * n**2, 1.5 * n, -28.0 * n]) for n, level in enumerate(LEVELS)}
+MIDDLE = CENTRES["T12"]
+TURN = Rotation.from_rotvec(np.radians([4, -5, 11])).as_matrix()
+WORLD_FROM_CT = RigidTransform.from_rotation_translation(TURN, -TURN @ MIDDLE + [5, -8, 6])
+SPINE = Spine(LEVELS, CENTRES, np.eye(3))
+
+
+def bone(n):
+    """Lumps of the size of pedicles in a box of the size of a vertebra, other ones for each level."""
+    rng = np.random.default_rng(n)
+    lumps = ndimage.gaussian_filter(rng.normal(size=(14, 24, 24)), (1.0, 1.3, 1.3))
+    array = np.zeros((18, 28, 28), np.float32)
+    array[2:-2, 2:-2, 2:-2] = np.maximum(0.02 + 0.03 * lumps / lumps.std(), 0)
+    frame = np.diag([2.0, 2.0, 2.0, 1.0])
+    frame[:3, 3] = CENTRES[LEVELS[n]] - [27, 27, 17]
+    return Volume(array, frame)
+
+
+BONES = {level: bone(n) for n, level in enumerate(LEVELS)}
+
+
+def camera(view):
+    pose = RigidTransform.from_rotation_translation(np.array(NOMINAL[view], float), [0, 0, 700])
+    return Camera(np.array([[1400.0, 0, 149.5], [0, 1400, 149.5], [0, 0, 1]]), pose, 300, 300)
+
+
+@pytest.fixture(scope="module")
+def matcher():
+    """Bone, soft tissue with a strong edge, noise, and a stripe that was not measured."""
+    rng, views = np.random.default_rng(5), {}
+    v, u = np.mgrid[:300, :300]
+    for view in NOMINAL:
+        image = sum(project_part(part, camera(view), WORLD_FROM_CT, 1.0) for part in BONES.values())
+        image = image + 3 + 1.5 * np.tanh((u + 0.3 * v - 220) / 6) + rng.normal(0, 0.03, image.shape)
+        image[:, 130:136] = np.nan
+        views[view] = Xray(view, image.astype(np.float32), camera(view))
+    return Matcher(views, BONES, CENTRES, np.zeros(3))
+
+
+def found(levels, named=0, off_mm=4.0):
+    """What a detector says of levels, each ``off_mm`` off, with the names of those ``named`` further down."""
+    rng = np.random.default_rng(1)
+    points = {}
+    for level in levels:
+        away = rng.normal(size=3)
+        name = LEVELS[LEVELS.index(level) + named]
+        points[name] = WORLD_FROM_CT.apply(CENTRES[level]) + off_mm * away / np.linalg.norm(away)
+    return points, dict.fromkeys(points, 0.6)
+
+
+def test_what_a_detector_found_is_brought_to_two_millimetres(matcher):
+    fitted = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))
+    for level in ("T10", "T11", "T12", "L1", "L2"):
+        centre = CENTRES[level]
+        assert np.linalg.norm(fitted.poses[level].apply(centre) - WORLD_FROM_CT.apply(centre)) < 2
+        assert fitted.fits[level] > 0.8
+    assert fitted.lead > 0.2
+
+
+def test_a_level_that_the_detector_missed_or_misplaced_is_found_from_its_neighbours(matcher):
+    points, scores = found(["T10", "T11", "L1", "L2"])
+    points["L2"] = points["L2"] + [6.0, -8, 12]
+    fitted = fit_spine(matcher, SPINE, points, scores)
+    for level in ("T12", "L2"):
+        assert np.linalg.norm(fitted.poses[level].apply(CENTRES[level]) - WORLD_FROM_CT.apply(CENTRES[level])) < 2
+        assert fitted.fits[level] > 0.7
+
+
+@pytest.mark.parametrize("named", [-1, 1])
+def test_names_one_level_off_do_not_fit(matcher, named):
+    right = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))
+    wrong = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"], named))
+    assert np.median(list(wrong.fits.values())) < 0.6 * np.median(list(right.fits.values()))
+    assert wrong.lead < 0.5 * right.lead
+
+
+def test_levels_outside_the_images_are_not_compared(matcher):
+    points, scores = found(["T10", "T11", "T12"])
+    far = {level: point + np.array([0, 0, 400]) for level, point in points.items()}
+    assert fit_spine(matcher, SPINE, far, scores).fits == {}
+
+
+def test_neighbours_turn_alike():
+    """All have their best turn at 6 degrees; one that hardly prefers -12 follows its neighbours."""
+    angles = np.array([-15, 0, 15])
+    worth = np.tile(1 - ((angles - 6) / 15.0) ** 2, (7, 1))
+    assert _facings(worth) == pytest.approx(np.full(7, 6))
+    worth[3] = 1 - 0.1 * ((angles + 12) / 15.0) ** 2
+    assert _facings(worth)[3] > 0
+
+
+@pytest.mark.parametrize(("at", "vertex"), [(0.5, 0.5), (-0.25, -0.25), (3, 1)])
+def test_the_vertex_of_a_parabola(at, vertex):
+    assert _vertex(*(1 - (x - at) ** 2 for x in (-1, 0, 1))) == pytest.approx(vertex)
+
+
+def doubts(fits, lead=0.4):
+    return fit_doubts(Fitted({}, dict(zip(LEVELS, fits, strict=False)), lead), LEVELS, YoloSettings())
+
+
+def test_a_spine_that_fits_is_not_doubted_and_levels_out_of_view_are():
+    found = doubts([0.7, 0.9, 1.0, 0.8])
+    assert [level for level in LEVELS if found[level]] == ["L2", "L3"]  # L1 has a neighbour that fits
+
+
+def test_levels_beyond_joints_where_nothing_fits_are_doubted_though_they_fit():
+    found = doubts([0.9, 0.5, 0.3, 0.3, 0.5, 1.1, 1.0])
+    assert [level for level in LEVELS if not found[level]] == ["L1", "L2", "L3"]
+    assert "fits the images badly" in found["T9"][0]
+
+
+def test_a_single_level_that_fits_badly_among_good_ones_is_not_doubted():
+    """Metal may hide it; its place comes from its neighbours."""
+    assert not any(doubts([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9]).values())
+
+
+def test_names_that_fit_no_better_than_others_are_all_doubted():
+    assert all("one level up or down" in why[0] for why in doubts([1.0] * 7, lead=0.1).values())
+    assert all(why for why in doubts([]).values())
+
+
+def test_a_missed_level_needs_a_fit_of_its_own():
+    fitted = Fitted({}, {"T10": 0.9, "T11": 0.2, "T12": 0.9}, 0.4)
+    assert list(missed_doubts(fitted, ["T10", "T11", "L1"], YoloSettings())) == ["T11", "L1"]
