@@ -238,7 +238,9 @@ def _start_at_zero(*last: nn.Module) -> None:
 
 def normalised(images: Float[Tensor, "B V h w"]) -> Float[Tensor, "B V 2 h w"]:
     """Each window without its own mean and scale, and the same without what is smooth in it (scatter, soft tissue)."""
-    smooth = F.avg_pool2d(images, _HIGH_PASS_PX, 1, _HIGH_PASS_PX // 2, count_include_pad=False)
+    n, smooth = _HIGH_PASS_PX, images
+    for size, margin in (((n, 1), (n // 2, 0)), ((1, n), (0, n // 2))):  # one axis after the other costs half
+        smooth = F.avg_pool2d(smooth, size, 1, margin, count_include_pad=False)
     both = torch.stack([images, images - smooth], dim=2)
     centred = both - both.mean((-2, -1), keepdim=True)
     return centred / (centred.square().mean((-2, -1), keepdim=True).sqrt() + 1e-3)
