@@ -97,7 +97,7 @@ class RecM(nn.Module):
         self.encoders = nn.ModuleList(
             [build_encoder(settings.encoder, 2, 2, _CHANNELS, settings.width, settings.image_px) for _ in range(VIEWS)]
         )
-        self.encoders.to(memory_format=torch.channels_last)  # a fifth faster on a CPU; the numbers are the same
+        self.encoders.to(memory_format=torch.channels_last)  # a fifth faster on a CPU, the same but for rounding
         self.attentions = nn.ModuleList(
             [CounterfactualAttention(_CHANNELS, settings.attention_maps) for _ in range(VIEWS)]
         )
