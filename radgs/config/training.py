@@ -133,5 +133,5 @@ class AblationSettings(Section):
 
     rows: Path = Path("config/ablation")
     patient: str | None = Field(None, description="whose CT is learned from; none: the first of the sheet")
-    scale: PositiveFloat = Field(0.4, description="times the epochs of every row")
+    scale: PositiveFloat = Field(1.0, description="times the epochs of every row")
     pairs: PositiveInt = Field(100, description="simulated anew, to be measured on")
