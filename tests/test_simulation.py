@@ -6,13 +6,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from radgs.anatomy import read_labelled_ct, split_tissue
 from radgs.config import CArmSettings, Config, SpineMotionSettings, load_config
-from radgs.errors import ImageError
+from radgs.errors import AnatomyError, ImageError
 from radgs.geometry import RigidTransform, patient_axes
 from radgs.images import hu_to_mu, read_counts, read_json, read_transforms, read_view_specs, write_volume
-from radgs.projection import project, project_part
+from radgs.projection import project, project_part, project_parts
 from radgs.simulation import (
     ArticulatedSpine,
     CArm,
@@ -23,6 +24,7 @@ from radgs.simulation import (
     sample_spine_pose,
     simulate_pairs,
 )
+from radgs.simulation.pairs import PairMaker
 from tests.phantoms import block_spine
 
 SMALL = {"simulation": {"pairs": 6}, "levels": ["T12", "L1"], "network": {"image_px": 48}}
@@ -57,6 +59,46 @@ def test_drawing_a_part_in_its_window_loses_nothing():
         (96, 96),
     )[0]
     np.testing.assert_allclose(project_part(part, camera, pose, 1.0), everywhere.numpy(), atol=1e-5)
+
+
+def test_a_part_drawn_in_many_windows_at_once_is_what_each_whole_image_shows():
+    ct, labels = block_spine()
+    part = split_tissue(ct, labels).excess["L1"]
+    rotations = Rotation.from_rotvec([[0, 0, 0], [0.2, -0.1, 0.3], [0, 0, 0], [0, 0.3, 0]]).as_matrix()
+    shifts = [[-11.0, 7, -40], [30, -20, -15], [900, 0, 0], [5, 5, -60]]  # the third is out of sight
+    poses = [RigidTransform.from_rotation_translation(*pose) for pose in zip(rotations, shifts, strict=True)]
+    carm = CArm(small_carm())
+    cameras = [carm.camera(view, 0.1 * k) for k, view in enumerate(("AP", "LA", "AP", "LA"))]
+    together = project_parts(part, cameras, poses, 1.0)
+    for image, camera, pose in zip(together, cameras, poses, strict=True):
+        everywhere = project(
+            torch.from_numpy(part.array),
+            torch.from_numpy(part.index_from_lps),
+            torch.from_numpy(camera.K.copy())[None],
+            (camera.camera_from_world @ pose).tensor()[None],
+            (96, 96),
+        )[0]
+        np.testing.assert_allclose(image, everywhere.numpy(), atol=1e-5)
+    assert [image.max() > 0.1 for image in together] == [True, True, False, True]
+
+
+def test_a_part_behind_the_source_is_refused():
+    ct, labels = block_spine()
+    part, camera = split_tissue(ct, labels).excess["L1"], CArm(small_carm()).camera("AP")
+    behind = RigidTransform.from_rotation_translation(np.eye(3), [0, -2000.0, 0])
+    with pytest.raises(AnatomyError, match="behind the X-ray source"):
+        project_part(part, camera, behind, 1.0)
+
+
+def test_pairs_do_not_depend_on_how_many_are_drawn_at_once():
+    maker = PairMaker(*block_spine(), ["T12", "L1"], load_config(SMALL))
+    seeds = (3, 8, 5)
+    together = maker.scenes([(np.random.default_rng(seed), ["T12", "L1"]) for seed in seeds])
+    alone = [pair for seed in seeds for pair in maker.scene(np.random.default_rng(seed))]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(a["crop_from_vertebra"], b["crop_from_vertebra"])
+        np.testing.assert_allclose(a["targets"], b["targets"], atol=2e-3)
+        assert np.abs(a["images"] - b["images"]).mean() < 0.02  # a photon more here or there
 
 
 def test_the_nominal_ap_image_has_the_patients_left_on_the_right_and_the_head_up():

@@ -137,3 +137,38 @@ def test_training_that_makes_it_worse_keeps_the_weights_it_began_with(tmp_path):
     outcome = run(stage, tmp_path)
     assert outcome.best["mtre_mean_mm"] == 0 < outcome.last["mtre_mean_mm"]
     assert all(torch.equal(before[name], value) for name, value in stage.state_dict().items())
+
+
+class Late(Toy):
+    """Best at first: its weights get worse with every step, and all is taught from half of the steps on."""
+
+    whole_from = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.seen.append(self.progress)
+        return {"fit": sum(p.square().sum() for p in self.net.parameters())}
+
+    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        size = 100.0 if not self.seen else float(len(self.seen))
+        return {"mtre_mm": torch.full((len(batch["x"]),), size), "start_mtre_mm": batch["x"][:, 0]}
+
+
+def test_weights_from_before_all_was_taught_are_not_the_best(tmp_path):
+    stage = Late()
+    outcome = run(stage, tmp_path, SETTINGS.model_copy(update={"epochs": 4}))
+    per_epoch = outcome.steps // 4
+    assert outcome.best["mtre_mean_mm"] == 3 * per_epoch  # of the third epoch, though the first was better
+    assert stage.seen == [step / outcome.steps for step in range(outcome.steps)]
+
+
+def test_a_time_limit_leaves_time_for_all_that_is_taught(tmp_path, monkeypatch):
+    moments = iter(range(0, 10_000, 1))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(moments)))
+    stage = Late()
+    run(stage, tmp_path, SETTINGS.model_copy(update={"epochs": 1000, "max_seconds": 60.0}))
+    assert max(stage.seen) > 0.9
+    assert len(stage.seen) < 60

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from radgs.config import Config, MachineSettings
+from radgs.config import Config, LossSettings, MachineSettings
 from radgs.errors import AnatomyError, ConfigError, ImageError
 from radgs.gaussians import Grid, RadiativeGaussians, rasterize, voxelize, write_ply
 from radgs.geometry import rigid_motion
@@ -202,9 +202,27 @@ def test_without_counterfactuals_only_the_factual_branch_is_taught(patient):
             JointStage(RecM(CONFIG.network), RegM(CONFIG.network), some.vertebrae, losses, "patient"),
         ]
         for stage in stages:
+            stage.progress = 1.0
             terms = [stage(batch) for _ in range(6)]
             assert any("factual.image" in one for one in terms)
             assert {key.split(".")[0] for one in terms for key in one} - {"registration"} == branches
+
+
+def test_the_motion_is_taught_first_and_alone(patient):
+    some = data(patient)
+    batch = {name: values[:8] for name, values in some.fields.items()}
+    stage = RecMStage(RecM(CONFIG.network), some.vertebrae, LossSettings(pose_first=0.5))
+    stage.progress = 0.49
+    assert {key for _ in range(6) for key in stage(batch)} == {"factual.anchor", "effect.anchor"}
+    stage.progress = 0.5
+    assert {"factual.anchor", "factual.density", "factual.image"} <= {key for _ in range(9) for key in stage(batch)}
+
+
+@pytest.mark.parametrize(("head", "anchor"), [("global", 1.0), ("anchored", 0.0)])
+def test_without_a_motion_to_be_taught_all_is_taught_from_the_first_step(patient, head, anchor):
+    some = data(patient)
+    network = CONFIG.network.model_copy(update={"head": head})
+    assert RecMStage(RecM(network), some.vertebrae, LossSettings(pose_first=0.5, anchor=anchor)).whole_from == 0
 
 
 def test_reconstructions_are_made_where_the_network_is_even_beside_a_gpu(patient, monkeypatch):

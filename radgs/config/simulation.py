@@ -67,7 +67,7 @@ class DemoSettings(Section):
 class SimulationSettings(Section):
     """Training pairs."""
 
-    pairs: PositiveInt = 3000
+    pairs: PositiveInt = 12000
     centre_jitter_mm: float = Field(6.0, ge=0)
     reach_mm: float = Field(
         110.0,

@@ -79,6 +79,9 @@ class LossSettings(Section):
     chamfer: float = Field(0.0, ge=0, description="of the Gaussians' centres to those fitted to the CT")
     counterfactual: bool = Field(True, description="teach what attention makes different; else the factual branch only")
     views: int = Field(2, ge=2, description="that supervise a reconstruction; beyond two drawn from the CT crop")
+    pose_first: float = Field(
+        0.67, ge=0, lt=1, description="share of RecM's steps, the first, that teach its motion alone; needs anchor"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -91,7 +94,7 @@ class LossSettings(Section):
 class StageSettings(Section):
     """RecM, then RegM, then both together."""
 
-    recm: TrainingSettings = TrainingSettings(epochs=8)
+    recm: TrainingSettings = TrainingSettings(epochs=3)
     regm: TrainingSettings = TrainingSettings(epochs=3, batch=16, pairs=900)
     joint: TrainingSettings = TrainingSettings(epochs=1, batch=16, pairs=1200, learning_rate=1e-4)
     losses: LossSettings = LossSettings()

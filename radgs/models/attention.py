@@ -33,8 +33,9 @@ class CounterfactualAttention(nn.Module):
 
     def pool(self, features: Float[Tensor, "B C h w"], maps: Float[Tensor, "B M h w"]) -> Float[Tensor, "B context"]:
         """Mean over the image of every feature and coordinate, weighted by every map."""
-        b, _, h, w = features.shape
+        h, w = features.shape[2:]
         axes = (torch.linspace(-1, 1, n, dtype=features.dtype, device=features.device) for n in (h, w))
         v, u = torch.meshgrid(*axes, indexing="ij")
-        values = torch.cat([features, torch.stack([u, v]).expand(b, 2, h, w)], dim=1)
-        return (maps.flatten(2) @ values.flatten(2).mT / (h * w)).flatten(1)
+        weights = maps.flatten(2)
+        parts = [weights @ features.flatten(2).mT, weights @ torch.stack([u, v]).flatten(1).mT]
+        return (torch.cat(parts, dim=-1) / (h * w)).flatten(1)

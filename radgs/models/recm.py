@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,8 @@ class RecM(nn.Module):
         self.encoders = nn.ModuleList(
             [build_encoder(settings.encoder, 2, 2, _CHANNELS, settings.width, settings.image_px) for _ in range(VIEWS)]
         )
+        layout: dict[str, Any] = {"memory_format": torch.channels_last}  # which the types of torch do not know
+        self.encoders.to(**layout)  # a fifth faster on a CPU, the same but for rounding
         self.attentions = nn.ModuleList(
             [CounterfactualAttention(_CHANNELS, settings.attention_maps) for _ in range(VIEWS)]
         )
@@ -238,7 +241,9 @@ def _start_at_zero(*last: nn.Module) -> None:
 
 def normalised(images: Float[Tensor, "B V h w"]) -> Float[Tensor, "B V 2 h w"]:
     """Each window without its own mean and scale, and the same without what is smooth in it (scatter, soft tissue)."""
-    smooth = F.avg_pool2d(images, _HIGH_PASS_PX, 1, _HIGH_PASS_PX // 2, count_include_pad=False)
+    n, smooth = _HIGH_PASS_PX, images
+    for size, margin in (((n, 1), (n // 2, 0)), ((1, n), (0, n // 2))):  # one axis after the other costs half
+        smooth = F.avg_pool2d(smooth, size, 1, margin, count_include_pad=False)
     both = torch.stack([images, images - smooth], dim=2)
     centred = both - both.mean((-2, -1), keepdim=True)
     return centred / (centred.square().mean((-2, -1), keepdim=True).sqrt() + 1e-3)

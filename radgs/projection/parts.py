@@ -1,6 +1,8 @@
-"""One part of a CT, drawn only where an image can show it."""
+"""Parts of a CT, drawn only where an image can show them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from radgs.errors import AnatomyError
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume
 from radgs.kernels import depth_integrals
+from radgs.projection.project import project
 
 
 def project_part(part: Volume, camera: Camera, world_from_ct: RigidTransform, step_mm: float) -> NDArray[np.float32]:
@@ -39,6 +42,48 @@ def project_part(part: Volume, camera: Camera, world_from_ct: RigidTransform, st
     )
     window[:] = drawn[0].numpy() * mm_per_depth
     return image
+
+
+def project_parts(
+    part: Volume, cameras: Sequence[Camera], world_from_ct: Sequence[RigidTransform], step_mm: float
+) -> NDArray[np.float32]:
+    """Line integrals of one part in each of n images of one size, at a pose of its own in each, ``[n, H, W]``.
+
+    All are drawn in one call, and of each image only a rectangle that the part cannot leave: one call for each image
+    takes longer to begin than to draw a window.
+
+    Raises:
+        AnatomyError: the part lies behind an X-ray source.
+    """
+    size = np.array([cameras[0].width, cameras[0].height])
+    K = np.stack([camera.K for camera in cameras])
+    poses = np.stack([c.camera_from_world.matrix @ w.matrix for c, w in zip(cameras, world_from_ct, strict=True)])
+    seen = part.corners @ poses[:, :3, :3].swapaxes(1, 2) + poses[:, None, :3, 3]
+    if (seen[..., 2] <= 0).any():
+        raise AnatomyError("a part of the CT lies behind the X-ray source")
+    pixel = seen @ K.swapaxes(1, 2)
+    uv = pixel[..., :2] / pixel[..., 2:]
+    low = np.clip(np.floor(uv.min(axis=1)).astype(int) - 2, 0, size)
+    high = np.clip(np.ceil(uv.max(axis=1)).astype(int) + 3, 0, size)
+    images = np.zeros((len(cameras), size[1], size[0]), dtype=np.float32)
+    reached = np.flatnonzero((high > low).all(axis=1))
+    if not len(reached):
+        return images
+    width, height = (high - low)[reached].max(axis=0).tolist()
+    first = np.minimum(low, size - [width, height])
+    K[:, :2, 2] -= first
+    drawn = project(
+        torch.from_numpy(np.ascontiguousarray(part.array, dtype=np.float32)),
+        torch.from_numpy(part.index_from_lps),
+        torch.from_numpy(K[reached]),
+        torch.from_numpy(poses[reached]),
+        (height, width),
+        step_mm=step_mm,
+    )
+    for i, one in zip(reached, drawn.numpy(), strict=True):
+        u, v = first[i]
+        images[i, v : v + height, u : u + width] = one
+    return images
 
 
 def _rays(

@@ -18,7 +18,7 @@ from radgs.config import Config
 from radgs.errors import AnatomyError
 from radgs.gaussians import Grid, fit_to_volume
 from radgs.images import Volume, read_volume, resample_like
-from radgs.simulation.pairs import PairMaker, write_pairs
+from radgs.simulation.pairs import SCENES_AT_ONCE, PairMaker, write_pairs
 from radgs.simulation.variation import filled, varied, without
 
 _FINEST_MM = 1.3  # in-plane voxels are binned up to about that: pairs hold windows of 1.75 mm a pixel
@@ -67,8 +67,13 @@ def simulate_population(
     maker = PairMaker(volume, numbers, chosen, config)
     pairs: list[dict[str, NDArray[np.generic]]] = []
     while len(pairs) < config.population.pairs:
-        first = int(rng.integers(0, max(len(chosen) - config.population.levels, 0) + 1))
-        pairs += maker.scene(rng, chosen[first : first + config.population.levels])
+        firsts = rng.integers(0, max(len(chosen) - config.population.levels, 0) + 1, SCENES_AT_ONCE)
+        pairs += maker.scenes(
+            [
+                (child, chosen[k : k + config.population.levels])
+                for child, k in zip(rng.spawn(SCENES_AT_ONCE), firsts, strict=True)
+            ]
+        )
     pairs = pairs[: config.population.pairs]
     for pair in pairs:
         pair["vertebra"] = np.array(chosen.index(_name(int(pair["level"]))), dtype=np.int64)

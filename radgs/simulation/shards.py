@@ -34,7 +34,8 @@ class ShardedField:
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         chosen = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
-        return torch.from_numpy(np.stack([self._row(row) for row in chosen]))
+        values = torch.from_numpy(np.stack([self._row(row) for row in chosen]))
+        return values.float() if values.dtype == torch.float16 else values
 
     def _row(self, row: int) -> np.ndarray:
         shard = bisect_right(self._ends, row)

@@ -11,7 +11,7 @@ from typing import Any
 from radgs.images import atomic_path
 
 _TRAIN = "train."
-_ABOUT = ("step", "seconds", "learning_rate")
+_ABOUT = ("step", "progress", "seconds", "learning_rate")
 
 
 def metrics_of(row: Mapping[str, float]) -> dict[str, float]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from radgs.config import MachineSettings, TrainingSettings
 from radgs.errors import RadgsError
-from radgs.simulation import ShardedField
 from radgs.training.checkpoint import random_states, read_checkpoint, write_checkpoint
 from radgs.training.clock import Clock
+from radgs.training.held_out import Fields, held_out_metrics, length
 from radgs.training.log import TensorBoardLog, metrics_of, write_csv
 from radgs.training.losses import total
 from radgs.training.machine import agreed, make_fabric, set_precision
@@ -23,11 +23,7 @@ from radgs.training.machine import agreed, make_fabric, set_precision
 _CHECKPOINT_SECONDS = 60.0
 _WARM_UP = 0.2  # of the steps
 _MAX_GRADIENT = 5.0
-_VALIDATION_BATCH = 64
 _ONE_DEVICE = MachineSettings()
-
-Fields = Mapping[str, Tensor | ShardedField]
-"""Of equal length, a row a sample; indexing gives tensors."""
 
 
 class TrainingError(RadgsError):
@@ -43,6 +39,12 @@ class Stage(nn.Module):
 
     score = "mtre_mean_mm"
     """The metric that picks the best weights; lower is better."""
+
+    progress = 0.0
+    """The share of the steps, or of the time limit, that is done; the loop keeps it."""
+
+    whole_from = 0.0
+    """The progress from which on all is taught: weights from before are not among the best."""
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Numbers of each sample, ``[B]``; of a stage that estimates poses ``mtre_mm`` and ``start_mtre_mm``."""
@@ -119,7 +121,7 @@ def train_stage(
     """
     fabric = make_fabric(machine)
     torch.manual_seed(seed + fabric.global_rank)
-    present = _length(fields)
+    present = length(fields)
     count = min(present, settings.pairs or present)
     held_out = max(1, round(count * settings.validation_fraction))
     held = {key: value[present - held_out :] for key, value in fields.items()}
@@ -206,6 +208,7 @@ class _Run:
     def _step(self, batch: dict[str, Tensor]) -> float:
         progress = self.progress
         self.stage.train()
+        self.stage.progress = self.share
         terms = self.model(batch)
         _check(terms, self.name, progress.step)
         loss = total(terms)
@@ -221,21 +224,33 @@ class _Run:
         return float(loss.detach())
 
     @property
+    def share(self) -> float:
+        """Of the steps or of the time limit, what is done."""
+        done = self.progress.step / max(self.steps, 1)
+        limit = self.settings.max_seconds
+        return done if limit is None else min(max(done, self.progress.seconds / limit), 1.0)
+
+    @property
+    def eligible(self) -> list[dict[str, float]]:
+        """The rows of weights that may be the best: those it began with, and those that all was taught to."""
+        first, *others = self.progress.history
+        return [first, *(row for row in others if row["progress"] > self.stage.whole_from)]
+
+    @property
     def stalled(self) -> bool:
         """Whether the held-out score has not become better for ``patience`` epochs."""
-        scores = [row[self.stage.score] for row in self.progress.history]
+        scores = [row[self.stage.score] for row in self.eligible]
         patience = self.settings.patience
         return patience is not None and agreed(self.fabric, len(scores) - 1 - scores.index(min(scores)) >= patience)
 
     def _end_epoch(self, held: Mapping[str, Tensor], rate: float, log: TensorBoardLog | None) -> None:
         progress, stage = self.progress, self.stage
-        metrics = evaluate_stage(stage, self.fabric, held)
+        metrics = held_out_metrics(stage, self.fabric, held)
         terms = {f"train.{key}": value / progress.counts[key] for key, value in progress.sums.items()}
-        progress.history.append(
-            {"step": progress.step, "seconds": progress.seconds, "learning_rate": rate, **metrics, **terms}
-        )
+        place = {"step": progress.step, "progress": self.share, "seconds": progress.seconds, "learning_rate": rate}
+        progress.history.append({**place, **metrics, **terms})
         progress.sums, progress.counts = {}, {}
-        if metrics[stage.score] < progress.best_score:
+        if self.eligible[-1] is progress.history[-1] and metrics[stage.score] < progress.best_score:
             progress.best_score = metrics[stage.score]
             progress.best_state = {k: v.detach().cpu().clone() for k, v in stage.state_dict().items()}
         if log:
@@ -257,7 +272,7 @@ class _Run:
     def outcome(self) -> Outcome:
         """How it went."""
         progress, score = self.progress, self.stage.score
-        best = min(progress.history, key=lambda row: row[score])
+        best = min(self.eligible, key=lambda row: row[score])
         early = self.in_time and progress.step < self.steps
         return Outcome(
             progress.step, progress.seconds, metrics_of(best), metrics_of(progress.history[-1]), self.in_time, early
@@ -278,19 +293,3 @@ def _check(terms: Mapping[str, Tensor], name: str, step: int) -> None:
                 f"{name}: the term {key} is {float(value.detach())} at step {step + 1}; lower the learning rate "
                 "or check the pairs"
             )
-
-
-@torch.no_grad()
-def evaluate_stage(stage: Stage, fabric: Fabric, held: Mapping[str, Tensor]) -> dict[str, float]:
-    """Metrics over held-out samples."""
-    stage.eval()
-    parts: dict[str, list[Tensor]] = {}
-    for first in range(0, _length(held), _VALIDATION_BATCH):
-        batch = {key: value[first : first + _VALIDATION_BATCH] for key, value in held.items()}
-        for key, value in stage.validate(fabric.to_device(batch)).items():
-            parts.setdefault(key, []).append(value.double().cpu())
-    return stage.summarise({key: torch.cat(values) for key, values in parts.items()})
-
-
-def _length(fields: Fields) -> int:
-    return len(next(iter(fields.values())))

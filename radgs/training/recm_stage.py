@@ -39,6 +39,9 @@ class RecMStage(Stage):
     Drawing Gaussians costs much more than estimating a pose, and the pose needs many samples: the motion of every
     sample is judged, the first few of every second batch (at random) are drawn, with either kind of anchors. Where
     pictures are all that teaches (losses.anchor 0, as in the publication), every sample is drawn.
+
+    For the first ``losses.pose_first`` of the steps the motion is all that is taught: such a step takes half the time,
+    and the reconstruction, which is taught at the true pose, learns little from features that still change.
     """
 
     def __init__(self, recm: RecM, vertebrae: Vertebrae, weights: LossSettings) -> None:
@@ -46,9 +49,14 @@ class RecMStage(Stage):
         self.recm, self.vertebrae, self.weights = recm, vertebrae, weights
         if recm.global_head is not None:  # its Gaussians do not follow the motion, which says nothing of them
             self.score = "volume_error"
+        elif weights.anchor:
+            self.whole_from = weights.pose_first
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """L_CAL-rec and the anchors' distance of both branches."""
+        if self.progress < self.whole_from:
+            batch = augmented({key: value for key, value in batch.items() if key != "targets"})
+            return pose_terms(self.recm.observe(views_of(batch)), batch, self.vertebrae, self.weights)
         batch = augmented(batch)
         seen = self.recm.observe(views_of(batch))
         first = {key: value[:_DENSE] for key, value in batch.items()}

@@ -16,7 +16,8 @@ from radgs.errors import ConfigError
 from radgs.images import read_json, write_json
 from radgs.models import RecM, RegM, load_recm, load_regm, write_weights
 from radgs.training.data import TrainingData, fingerprint, mean_anchors
-from radgs.training.loop import Fields, Outcome, Stage, train_stage
+from radgs.training.held_out import Fields
+from radgs.training.loop import Outcome, Stage, train_stage
 from radgs.training.machine import device_of, rank_zero_only
 from radgs.training.recm_stage import RecMStage
 from radgs.training.regm_stage import JointStage, RegMStage, reconstructed
