@@ -88,7 +88,8 @@ def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> tuple[dict[str, F
     Args:
         scene: the X-rays and the CT.
         poses: of the vertebrae; the tissue is bent with them.
-        moves: whether layers are shifted as the X-ray shows them, and what is still unexplained is left out.
+        moves: whether layers are shifted as the X-ray shows them, and what is still much darker than it should be is
+            left out.
 
     Returns:
         Images, and the scene without the pixels of instruments.
@@ -127,7 +128,8 @@ def move_as_one_body(scene: Scene, body: RigidTransform, settings: RefinementSet
     """The first stage of a refinement alone: world_from_ct afterwards, and the loss there."""
     sigma_px, steps = settings.one_body_stages[0]
     poses = dict.fromkeys(scene.parts, body.tensor())
-    poses, last = _stage(scene, poses, settings, together=True, sigma_px=sigma_px, steps=steps)
+    seen = _prepare(scene, poses, settings, sigma_px, moves=False)
+    poses, last = _minimise(seen, poses, steps, together=True)
     return RigidTransform.nearest(next(iter(poses.values())).numpy()), last.loss
 
 
@@ -152,12 +154,10 @@ def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px:
     return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), sigma_px, settings)
 
 
-def _stage(
-    scene: Scene, poses: Poses, settings: RefinementSettings, *, together: bool, sigma_px: float, steps: int
-) -> tuple[Poses, NormalEquations]:
+def _minimise(seen: _Comparison, poses: Poses, steps: int, *, together: bool) -> tuple[Poses, NormalEquations]:
     """Minimise at one blur; a step that does not help is tried again shorter."""
-    seen = _prepare(scene, poses, settings, sigma_px, moves=not together)
-    weight = 0.0 if together else settings.prior_weight
+    scene = seen.scene
+    weight = 0.0 if together else seen.settings.prior_weight
     spread = body_from_levels([scene.parts[level].centre for level in poses]) if together else None
     now = seen.fit(poses, weight)
     if not any(now.similarity.values()):
@@ -212,7 +212,8 @@ def refine(
     schedule = [(True, *s) for s in settings.one_body_stages] if as_one_body else []
     schedule += [(False, *s) for s in settings.articulated_stages]
     for together, sigma_px, steps in schedule:
-        poses, last = _stage(scene, poses, settings, together=together, sigma_px=sigma_px, steps=int(steps))
+        seen = _prepare(scene, poses, settings, sigma_px, moves=not together)
+        poses, last = _minimise(seen, poses, int(steps), together=together)
     found = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
     centres = {level: scene.parts[level].centre.numpy() for level in poses}
     return Refined(found, last.similarity, pose_covariances(last, found, centres))
