@@ -18,7 +18,8 @@ def scene():
     size = (camera.height, camera.width)
     soft = 3 + blur(torch.rand(1, *size, generator=generator), 6.0)[0] * 8
     bones = torch.zeros(size)
-    bones[10:100, 45:65] = 0.4 + blur(torch.rand(1, 90, 20, generator=generator), 1.0)[0] * 0.4
+    bones[10:100, 45:65] = 0.3 + blur(torch.rand(1, 90, 20, generator=generator), 1.0)[0] * 0.4
+    bones = blur(bones[None], 1.5)[0]
     noise = 0.03 * torch.randn(size, generator=generator)
     image = 0.9 * bones + 0.8 * soft + 0.5 + noise
     return View(image, torch.ones(size, dtype=torch.bool), camera, 2.0), bones, soft
