@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from radgs.geometry import RigidTransform
-from radgs.registration.normal_equations import LEAST_CURVATURE, NormalEquations, Term
+from radgs.registration.correlation import LEAST_CURVATURE
+from radgs.registration.normal_equations import NormalEquations, Term
 
 _BLOCK_PX = 24  # some 20 mm: what is further apart is taken as independent
 
