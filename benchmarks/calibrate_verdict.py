@@ -30,8 +30,9 @@ from radgs.simulation import make_demo_shots
 SEED = 990_000
 KINDS = ("as detected", "centres off", "one level off")
 SUCCESS_MM = 2.0
-_NAMES = ("similarity", "worst_similarity", "log_disagreement", "log_moved")
-NEUTRAL = {"bias": 0.0, **{k: dict.fromkeys(_NAMES, 1.0) for k in ("weights", "mean", "scale")}}
+#: Which way each piece of evidence may speak: no chance of a few shots makes a long way to the answer a merit.
+_SIGNS = {"similarity": 1, "worst_similarity": 1, "log_disagreement": -1, "log_moved": -1}
+NEUTRAL = {"bias": 0.0, **{k: dict.fromkeys(_SIGNS, 1.0) for k in ("weights", "mean", "scale")}}
 
 
 def disturbed(levels, kind, rng):
@@ -99,7 +100,7 @@ def measure(results, patient_id, shots, config):
 
 
 def fit(table):
-    """Ridge-penalised logistic regression of success on the standardised features."""
+    """Ridge-penalised logistic regression of success on the standardised features, with the signs they must have."""
     columns = Evidence.__dataclass_fields__
     features = pd.DataFrame([Evidence(**{c: row[c] for c in columns}).features() for row in table.to_dict("records")])
     mean, scale = features.mean(), features.std() + 1e-9
@@ -110,8 +111,9 @@ def fit(table):
         logit = w[0] + x @ w[1:]
         return np.logaddexp(0, np.where(y > 0, -logit, logit)).sum() + 0.1 * (w[1:] ** 2).sum()
 
-    w = minimize(loss, np.zeros(x.shape[1] + 1)).x
     names = list(features.columns)
+    bounds = [(None, None), *((0, None) if _SIGNS[name] > 0 else (None, 0) for name in names)]
+    w = minimize(loss, np.zeros(x.shape[1] + 1), bounds=bounds).x
     return {
         "about": "logistic model of P(mTRE < 2 mm); made by benchmarks/calibrate_verdict.py on shots of two simulators",
         "registrations": len(y),
