@@ -19,7 +19,7 @@ from pathlib import Path
 from measure import print_row, write_rows
 from trials.chain import METHOD, run_chain, take
 from trials.place import Place
-from trials.refinement import METHODS, run_refinement
+from trials.refinement import METHODS, SEVERAL, run_refinement
 from trials.rows import by_case, chain_rows, refinement_rows, telling
 from trials.table import Table
 from world.cases import CASES, GOALS
@@ -28,6 +28,7 @@ SEED = 31_000
 USUAL = next(iter(CASES))
 USUAL_SHOTS, OTHER_SHOTS, SWEEP_EVERY = 100, 40, 4
 REFINEMENT_SEED, REFINEMENT_SHOTS, BINS, BIN_MM = 32_000, 20, 6, 4.0
+FAR_BINS = 10  # of the method that looks far
 
 
 def plan(quick: bool) -> list[tuple[int, str]]:
@@ -68,7 +69,8 @@ def measure_refinement(place: Place, table: Table, quick: bool, until: float, na
                     continue
                 shot = shot or take(place, USUAL, CASES[USUAL], seed, Path(scratch))
                 # one start in each of so many bins, another place in the bin for every shot
-                sizes = [BIN_MM * (i + (number * 0.618) % 1) for i in range(1 if quick else BINS)]
+                bins = 1 if quick else FAR_BINS if method == SEVERAL else BINS
+                sizes = [BIN_MM * (i + (number * 0.618) % 1) for i in range(bins)]
                 trials = run_refinement(place, shot, method, [max(size, 0.5) for size in sizes])
                 table.add(trials)
                 right = sum(t.mtre_mm is not None and t.mtre_mm < 2 for t in trials)

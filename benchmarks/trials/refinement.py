@@ -12,6 +12,7 @@ from radgs.errors import RadgsError
 from radgs.evaluation import target_registration_error
 from radgs.geometry import RigidTransform
 from radgs.registration import Scene, View, refine
+from radgs.registration.hypotheses import refine_from_hypotheses
 from trials.chain import Shot
 from trials.peer_itk import itk_two_projections
 from trials.peer_nanodrr import nanodrr_registration
@@ -19,6 +20,7 @@ from trials.place import Place
 from trials.starts import offset, rest_shape
 from trials.table import Trial
 
+SEVERAL = "refinement: several starts"
 Method = Callable[[Place, Shot, RigidTransform], dict[str, RigidTransform]]
 
 
@@ -34,6 +36,13 @@ def _refined(place: Place, scene: Scene, start: RigidTransform) -> dict[str, Rig
 def ours(place: Place, shot: Shot, start: RigidTransform) -> dict[str, RigidTransform]:
     """All visible vertebrae together, two views."""
     return _refined(place, Scene(_views(place, shot, start, list(shot.xrays)), place.patient.tissue), start)
+
+
+def several_starts(place: Place, shot: Shot, start: RigidTransform) -> dict[str, RigidTransform]:
+    """As in the whole chain: from elsewhere too where the first start does not convince."""
+    scene = Scene(_views(place, shot, start, list(shot.xrays)), place.patient.tissue)
+    starts = dict.fromkeys(place.levels, start)
+    return refine_from_hypotheses(scene, starts, place.points, place.config.refinement)[0].world_from_ct
 
 
 def single_view(place: Place, shot: Shot, start: RigidTransform) -> dict[str, RigidTransform]:
@@ -53,6 +62,7 @@ def lone_vertebra(place: Place, shot: Shot, start: RigidTransform) -> dict[str, 
 
 METHODS: Mapping[str, Method] = {
     "refinement: two views, all vertebrae": ours,
+    SEVERAL: several_starts,
     "refinement: one view (AP)": single_view,
     "refinement: lone vertebra, two views": lone_vertebra,
     "nanodrr Registration, two views": nanodrr_registration,
