@@ -14,7 +14,9 @@ from radgs.errors import ConfigError
 from radgs.report import write_ablation
 from tests.test_workflow import ROOT, jobs, project, snakemake  # noqa: F401
 
-SHIPPED = load_config(ROOT / "config/config.yaml").changed({"ablation": {"rows": str(ROOT / "config/ablation")}})
+SHIPPED = load_config(ROOT / "config/config.yaml").changed(
+    {"ablation": {"rows": str(ROOT / "config/ablation"), "scale": 1.0}}
+)
 
 
 def rows_of(folder, **files):
