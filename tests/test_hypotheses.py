@@ -103,6 +103,15 @@ def test_a_good_start_costs_two_refinements_and_no_search(straight, monkeypatch)
     assert calls == ["refine", "refine"]
 
 
+def test_places_where_nothing_would_be_seen_are_left_out(straight, monkeypatch):
+    tissue, scene = straight
+    monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: [move(5000, 0, 0) @ THERE])
+    start = dict.fromkeys(tissue.excess, move(30, -25, 40) @ THERE)
+    points = {level: tissue.points(level) for level in start}
+    best, _ = refine_from_hypotheses(scene, start, points, Config().refinement)
+    assert set(best.world_from_ct) == set(start)
+
+
 def test_a_level_that_convinces_puts_its_neighbours_in_place(straight):
     """One level nearly right, the others centimetres off: what a detector does that skips a vertebra."""
     tissue, scene = straight

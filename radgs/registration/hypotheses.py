@@ -8,12 +8,14 @@ put their neighbours in place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
+from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
 from radgs.registration.refine import Refined, move_as_one_body, refine
@@ -55,10 +57,14 @@ def refine_from_hypotheses(
     ]
     _place_neighbours(scene, results, counted, settings)
     if len(convincing(results, counted, settings)) < _ENOUGH * len(start):
-        places = [move_as_one_body(scene, place, settings) for place in search(scene, body, _PLACES)]
-        likeliest, _ = min(places, key=lambda place: place[1])
-        results.append(refine(scene, dict.fromkeys(scene.parts, likeliest), settings))
-        _place_neighbours(scene, results, counted, settings)
+        places = []
+        for place in search(scene, body, _PLACES):
+            with suppress(GeometryError):  # nothing would be seen there
+                places.append(move_as_one_body(scene, place, settings))
+        if places:
+            likeliest, _ = min(places, key=lambda place: place[1])
+            results.append(refine(scene, dict.fromkeys(scene.parts, likeliest), settings))
+            _place_neighbours(scene, results, counted, settings)
     return best_two(results, list(start))
 
 
