@@ -100,6 +100,13 @@ def test_what_is_not_rigid_is_refused(matrix):
         RigidTransform(matrix)
 
 
+def test_a_turn_about_a_centre_leaves_it_but_for_the_shift_and_turns_the_rest():
+    quarter = RigidTransform.about([10, 0, 5], [0, 0, np.pi / 2], [0, 0, 3])
+    assert quarter.apply([10, 0, 5]) == pytest.approx([10, 0, 8])
+    assert quarter.apply([12, 0, 5]) == pytest.approx([10, 2, 8])
+    assert RigidTransform.about([10, 0, 5], [0, 0, np.pi / 2]).apply([10, 0, 5]) == pytest.approx([10, 0, 5])
+
+
 def test_motion_turns_about_its_centre():
     centre = torch.tensor([10.0, 0, 0], dtype=torch.float64)
     quarter = torch.tensor([0, 0, math.pi / 2], dtype=torch.float64)

@@ -9,7 +9,7 @@ from radgs.config import CArmSettings, Config
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.registration import Scene, View, refine
-from radgs.registration.hypotheses import best_two, convincing, nearest_level, refine_from_hypotheses
+from radgs.registration.hypotheses import best_two, convincing, refine_from_hypotheses
 from radgs.registration.refine import Refined
 from radgs.registration.search import match, search
 from radgs.registration.view import blur, gradients
@@ -147,9 +147,3 @@ def test_what_convinces_agrees_with_every_view_and_is_not_torn_from_its_neighbou
     assert convincing([torn, torn], points, settings) == {"L1"}
     torn.world_from_ct["L2"] = move(9, 0, 0)
     assert convincing([torn, torn], points, settings) == {"L1", "L2"}
-
-
-def test_the_nearest_level_is_that_of_the_ct(straight):
-    scene = straight[1]
-    assert nearest_level("T12", ["L2", "L1"], scene) == "L1"
-    assert nearest_level("L1", ["T12", "L1", "L2"], scene) == "L1"

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from radgs.anatomy.matching import Match, Matcher
 from radgs.anatomy.placing import Seen, place_spine
@@ -155,9 +154,8 @@ def _turned(
     """Levels turned about an axis of the patient (left, posterior, superior), each about its own centre."""
     out = dict(poses)
     for level, angle in by_deg.items():
-        turn = Rotation.from_rotvec(spine.world_from_patient[:, axis] * np.deg2rad(angle)).as_matrix()
-        centre = poses[level].apply(spine.centres[level])
-        out[level] = RigidTransform.from_rotation_translation(turn, centre - turn @ centre) @ poses[level]
+        turn = spine.world_from_patient[:, axis] * np.deg2rad(angle)
+        out[level] = RigidTransform.about(poses[level].apply(spine.centres[level]), turn) @ poses[level]
     return out
 
 

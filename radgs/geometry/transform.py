@@ -9,6 +9,7 @@ import roma
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from radgs.errors import GeometryError
@@ -55,6 +56,13 @@ class RigidTransform:
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = rotation, translation
         return cls(matrix)
+
+    @classmethod
+    def about(cls, centre: ArrayLike, rotvec: ArrayLike, shift: ArrayLike = (0.0, 0.0, 0.0)) -> RigidTransform:
+        """Turn by ``rotvec`` (``[3]``, radians) about ``centre`` (``[3]``, mm), then move by ``shift`` (mm)."""
+        middle = np.asarray(centre, dtype=np.float64)
+        rotation = Rotation.from_rotvec(rotvec).as_matrix()
+        return cls.from_rotation_translation(rotation, middle - rotation @ middle + np.asarray(shift))
 
     @classmethod
     def nearest(cls, matrix: ArrayLike) -> RigidTransform:

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from radgs.geometry import RigidTransform
@@ -40,7 +39,7 @@ def search(scene: Scene, body: RigidTransform, count: int) -> list[RigidTransfor
     middle = body.apply(np.stack([part.centre.numpy() for part in scene.parts.values()])).mean(axis=0)
     steps = np.arange(-_REACH_MM, _REACH_MM + 1, _STEP_MM)
     shifts = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    turned = [_about(middle, turn) @ body for turn in _turns()]
+    turned = [RigidTransform.about(middle, turn) @ body for turn in _turns()]
     scores = np.stack([_scores(coarse, pose, middle, shifts) for pose in turned])
     found: list[tuple[int, int]] = []
     for best in np.argsort(-scores, axis=None):
@@ -55,11 +54,6 @@ def search(scene: Scene, body: RigidTransform, count: int) -> list[RigidTransfor
 def _turns() -> list[NDArray[np.float64]]:
     """No turn, and one about each axis to each side, rotation vectors."""
     return [np.zeros(3), *(np.radians(_TURN_DEG) * np.concatenate([np.eye(3), -np.eye(3)]))]
-
-
-def _about(centre: NDArray[np.float64], turn: NDArray[np.float64]) -> RigidTransform:
-    rotation = Rotation.from_rotvec(turn).as_matrix()
-    return RigidTransform.from_rotation_translation(rotation, centre - rotation @ centre)
 
 
 def _scores(

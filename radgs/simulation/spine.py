@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from radgs.anatomy import LEVELS, SpineTissue
 from radgs.config import SpineMotionSettings
@@ -23,11 +22,6 @@ class SpinePose:
 
     soft: RigidTransform
     levels: dict[str, RigidTransform]
-
-
-def _about(centre: NDArray[np.float64], rotvec: NDArray[np.float64], shift: NDArray[np.float64]) -> RigidTransform:
-    rotation = Rotation.from_rotvec(rotvec).as_matrix()
-    return RigidTransform.from_rotation_translation(rotation, centre - rotation @ centre + shift)
 
 
 def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -57,7 +51,7 @@ def sample_spine_pose(
         raise AnatomyError(f"{', '.join(missing)} not among the CT's levels {sorted(centres)}")
     pivot = np.mean([centres[t] for t in targets], axis=0)
     turn, move = math.radians(settings.rotation_deg), settings.translation_mm
-    whole = _about(pivot, rng.uniform(-turn, turn, 3), rng.uniform(-move, move, 3) - pivot)
+    whole = RigidTransform.about(pivot, rng.uniform(-turn, turn, 3), rng.uniform(-move, move, 3) - pivot)
     order = sorted(centres, key=lambda name: -centres[name][2])
     start = min(range(len(order)), key=lambda i: abs(centres[order[i]][2] - pivot[2]))
     levels = {order[start]: whole}
@@ -67,7 +61,7 @@ def sample_spine_pose(
             joint = (centres[previous] + centres[order[i]]) / 2
             bend = _direction(rng) * math.radians(rng.uniform(0, settings.neighbour_rotation_deg))
             slip = _direction(rng) * rng.uniform(0, settings.neighbour_translation_mm)
-            levels[order[i]] = levels[previous] @ _about(joint, bend, slip)
+            levels[order[i]] = levels[previous] @ RigidTransform.about(joint, bend, slip)
             previous = order[i]
     return SpinePose(whole, levels)
 
