@@ -1,7 +1,13 @@
 """The hot loops and nothing else: Numba on the CPU, CUDA C++ on a GPU, and plain PyTorch twins."""
 
 from radgs.kernels.dispatch import Backend, resolve_backend
-from radgs.kernels.line_integrals import Method, depth_integrals, depth_integrals_and_gradients
+from radgs.kernels.filters import gradients
+from radgs.kernels.line_integrals import (
+    Method,
+    depth_integrals,
+    depth_integrals_and_gradients,
+    depth_integrals_in_layers,
+)
 from radgs.kernels.reference import THINNEST
 from radgs.kernels.splatting import (
     LARGEST_CUTOFF,
@@ -17,6 +23,8 @@ __all__ = [
     "Method",
     "depth_integrals",
     "depth_integrals_and_gradients",
+    "depth_integrals_in_layers",
+    "gradients",
     "rasterize_coefficients",
     "rasterize_gaussians",
     "resolve_backend",

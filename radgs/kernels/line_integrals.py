@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -70,6 +70,41 @@ def depth_integrals_and_gradients(
         volume, sources, directions, mm_per_depth, method, step_mm, True
     )
     return image, gradient
+
+
+def depth_integrals_in_layers(
+    volume: Float[Tensor, "D H W"],
+    sources: Float[Tensor, "k 3"],
+    directions: Float[Tensor, "k 3 3"],
+    rise: Float[Tensor, " 3"],
+    heights: Float[Tensor, " k"],
+    mm_per_depth: Float[Tensor, "h w"],
+    step_mm: float,
+    ends: tuple[float, float],
+    layers: int,
+    wanted: Bool[Tensor, "h w"],
+) -> Float[Tensor, "layers h w"]:
+    """Integrate a bent volume over depth, in layers; CPU only. See `radgs.projection.project_layers`.
+
+    Args:
+        volume: float32, any unit.
+        sources: float64, the source in index coordinates of the volume, by motion.
+        directions: float64; times (u, v, 1) gives index coordinates per mm of depth, by motion.
+        rise: float64; times (u, v, 1) gives height per mm of depth; the source's height is 0.
+        heights: float64, ascending, where each motion holds.
+        mm_per_depth: float64, length of each ray in mm per mm of depth.
+        step_mm: distance of samples along the ray.
+        ends: depths of the first and the last layer.
+        layers: how many, at least two.
+        wanted: pixels to draw; others are 0.
+
+    Raises:
+        RadgsError: tensors that are not float32 on the CPU.
+    """
+    resolve_backend("numba", volume)
+    return operations("numba").integrals_in_layers(
+        volume, sources, directions, rise, heights, mm_per_depth, step_mm, ends, layers, wanted
+    )
 
 
 class _DepthIntegrals(torch.autograd.Function):

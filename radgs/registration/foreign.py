@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.ndimage import gaussian_filter
 from skimage.filters import apply_hysteresis_threshold
 from torch import Tensor
 
-from radgs.registration.view import View, blur, dilated
+from radgs.registration.view import View, dilated
 
 _AROUND_MM = 8.0  # the difference's slow part (scatter, tissue) reaches so far
 _SEED, _LEAST_SEED = 6.0, 0.4  # standard deviations; line integral
@@ -37,7 +38,8 @@ def find_foreign(
     design = torch.stack([bones, soft, torch.ones_like(bones)], dim=-1)
     difference = view.image - design @ _robust_fit(design[where], view.image[where])
     inside, sigma = where.float(), _AROUND_MM / view.pixel_mm
-    slow = blur(torch.stack([difference * inside, inside]), sigma)
+    parts = torch.stack([difference * inside, inside]).numpy()
+    slow = torch.from_numpy(gaussian_filter(parts, (0, sigma, sigma), mode="nearest", truncate=3.0))
     fast = (difference - slow[0] / slow[1].clamp_min(1e-3)) * inside
     deviation = 1.4826 * float(fast[where].abs().median())
     grown, seed = max(_GROWN * deviation, _LEAST_GROWN), max(_SEED * deviation, _LEAST_SEED)

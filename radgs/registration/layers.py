@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from radgs.registration.view import View, blur, gradients
+from radgs.kernels import gradients
+from radgs.registration.view import View
 
 NODE_MM = 50.0
 _ALIKE_MM, _ALIKE_LAYERS_MM, _STILL_MM = 3.0, 5.0, 15.0  # standard deviations of the prior
@@ -115,17 +116,15 @@ class _Level:
         where = (small.usable(_BLUR_PX) > 0) & (shrink(near[None].float())[0] > 0)
         if int(where.sum()) < _FEWEST:
             return None
-        seen, bone = (
-            gradients(blur(im, _BLUR_PX))[0][:, where].flatten() for im in (small.image[None], shrink(bones[None]))
-        )
+        seen, bone = (gradients(im, _BLUR_PX)[0][:, where].flatten() for im in (small.image[None], shrink(bones[None])))
         return cls(factor, _Hats.of(view, factor), shrink(layers), where, seen, bone, view.pixel_mm)
 
     def step(self, shifts: Tensor) -> Tensor:
         """One step of Gauss and Newton's method."""
         now = _shifted(self.layers, shifts, self.hats, self.factor)
-        soft = gradients(blur(now.sum(0)[None], _BLUR_PX))[0][:, self.near].flatten()
+        soft = gradients(now.sum(0)[None], _BLUR_PX)[0][:, self.near].flatten()
         strengths = torch.linalg.lstsq(torch.stack([self.bones, soft], dim=1), self.seen[:, None]).solution[:, 0]
-        residual = (self.seen - strengths[0] * self.bones - strengths[1] * soft).double()
+        residual = self.seen - strengths[0] * self.bones - strengths[1] * soft
         deviation = 1.4826 * residual.abs().median().clamp_min(1e-9)
         weights = 1 / (deviation**2 * _SAME_NOISE * (1 + (residual / (_OUTLIER * deviation)) ** 2))
         jacobian, active = self._jacobian(now)
@@ -134,19 +133,20 @@ class _Level:
         prior = _prior(len(now), (len(self.hats.rows), len(self.hats.columns)), active) * self.pixel_mm**2
         flat = shifts.flatten(1, 2)
         held = flat[:, active].flatten().double()
-        found = torch.linalg.solve(weighted @ jacobian.T + prior, weighted @ residual - prior @ held)
+        curvature, pull = (weighted @ jacobian.T).double(), (weighted @ residual).double()
+        found = torch.linalg.solve(curvature + prior, pull - prior @ held)
         flat = flat.clone()
         flat[:, active] += found.view(len(now), -1, 2).to(flat.dtype)
         return flat.view_as(shifts)
 
-    def _jacobian(self, now: Tensor) -> tuple[Float64[Tensor, "p n"], Bool[Tensor, " nodes"]]:
+    def _jacobian(self, now: Tensor) -> tuple[Float[Tensor, "p n"], Bool[Tensor, " nodes"]]:
         """Derivative of the gradients at the pixels that count by every shift (layer, active node, u and v)."""
         slopes = -gradients(now) / self.factor  # [B, 2, h, w]
-        by = gradients(blur(slopes.flatten(0, 1), _BLUR_PX)).unflatten(0, slopes.shape[:2])[..., self.near]
+        by = gradients(slopes.flatten(0, 1), _BLUR_PX).unflatten(0, slopes.shape[:2])[..., self.near]
         hat = torch.einsum("jy,ix->jiyx", self.hats.rows, self.hats.columns)[..., self.near].flatten(0, 1)
         active = hat.sum(dim=1) > 1
         product_ = by[:, None] * hat[active][None, :, None, None]  # [B, nodes, 2 shifts, 2 gradients, n]
-        return product_.flatten(0, 2).flatten(1).double(), active
+        return product_.flatten(0, 2).flatten(1), active
 
 
 def _prior(layers: int, nodes: tuple[int, int], active: Tensor) -> Float64[Tensor, "p p"]:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
+from radgs.kernels import gradients
 from radgs.registration.correlation import Correlation, correlation, outlier_weights
 from radgs.registration.scene import Box, Scene
-from radgs.registration.view import View, blur, dilated, gradients
+from radgs.registration.view import View, dilated
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
@@ -173,7 +174,7 @@ def _draw(scene: Scene, view: View, poses: Poses, sigma_px: float, step_mm: floa
             window, image = found
             rows.append(row)
             silhouettes.append((window, dilated((image[0] > VISIBLE).float(), _NEAR_PX) > 0))
-            parts.append((window, gradients(blur(image, sigma_px))))
+            parts.append((window, gradients(image, sigma_px)))
     if not rows:
         return _Drawn((0, 0, 0, 0), torch.zeros(0, 7, 2, 0, 0), torch.zeros(0, dtype=torch.long), {})
     windows = torch.tensor([window for window, _ in parts])

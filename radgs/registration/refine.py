@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
+from radgs.kernels import gradients
 from radgs.registration.covariance import PoseCovariance, pose_covariances
 from radgs.registration.foreign import find_foreign
 from radgs.registration.layers import find_shifts, shifted, still
@@ -31,13 +32,12 @@ from radgs.registration.normal_equations import (
     normal_equations,
 )
 from radgs.registration.scene import Scene
-from radgs.registration.soft_tissue import draw_layers
-from radgs.registration.view import View, blur, dilated, gradients
+from radgs.registration.view import View, dilated
 
 _DAMPING = 0.01  # at first, of the Hessian's diagonal
 _LEAST_GAIN, _MOST_FAILURES = 2e-3, 2  # of the loss: silhouettes come and go with the pose, so it is never still
 _SMALLEST_STEP_MM = 0.02  # ends a stage
-_BLUR_A_PIXEL = 1.5  # a blur of so many pixels hides what smaller ones would show
+_BLUR_A_PIXEL = 0.75  # a blur of so many pixels hides what smaller ones would show
 _SOFT_BIN = 2  # soft tissue has nothing as fine as a pixel
 _AROUND_MM = 27.0  # of the vertebrae, where soft tissue has to be right
 _ARM_MM = 30.0  # a turn moves the rim of a vertebra this many mm a radian
@@ -78,7 +78,7 @@ def make_targets(
         rows, columns = view.camera.height * factor, view.camera.width * factor
         tissue = F.avg_pool2d(soft[name][:, :rows, :columns], factor)
         images = torch.cat([view.image[None], tissue])
-        targets[name] = Target(gradients(blur(images, sigma_px)), view.usable(sigma_px) > 0)
+        targets[name] = Target(gradients(images, sigma_px), view.usable(sigma_px) > 0)
     return targets
 
 
@@ -94,19 +94,29 @@ def soft_tissue(scene: Scene, poses: Poses, *, moves: bool) -> tuple[dict[str, F
     Returns:
         Images, and the scene without the pixels of instruments.
     """
-    tissue, world_from_body = scene.soft.bent({k: RigidTransform.nearest(pose.numpy()) for k, pose in poses.items()})
+    rigid = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
     coarse = scene.coarser(_SOFT_BIN)
     out, views = {}, dict(scene.views)
     for name, view in coarse.views.items():
-        layers = draw_layers(tissue, world_from_body, view)
+        bones = coarse.draw_bones(view, poses)
+        near = dilated((bones > VISIBLE).float(), round(_AROUND_MM / view.pixel_mm)) > 0
+        layers = scene.soft.draw_layers(rigid, view, _widened(near, round(_AROUND_MM / view.pixel_mm)))
         if moves:
-            bones = coarse.draw_bones(view, poses)
-            near = dilated((bones > VISIBLE).float(), round(_AROUND_MM / view.pixel_mm)) > 0
             layers = shifted(layers, find_shifts(view, bones, layers, near, still(layers, view)), view)
             foreign = find_foreign(view, bones, layers.sum(dim=0), near)
             views[name] = views[name].without(_finer(foreign[None].float(), views[name])[0] > 0)
         out[name] = _finer(torch.cat([layers, gradients(layers).flatten(0, 1)]), scene.views[name])
     return out, scene.seen_by(views)
+
+
+def _widened(near: Bool[Tensor, "H W"], by_px: int) -> Bool[Tensor, "H W"]:
+    """The rectangle that reaches so many pixels further: shifts and blurs bring in what lies there."""
+    out = torch.zeros_like(near)
+    for_rows, for_columns = (torch.nonzero(near.any(dim=axis))[:, 0] for axis in (1, 0))
+    if len(for_rows):
+        (y0, y1), (x0, x1) = ((int(at.min()) - by_px, int(at.max()) + 1 + by_px) for at in (for_rows, for_columns))
+        out[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    return out
 
 
 def _finer(images: Float[Tensor, "k h w"], view: View) -> Float[Tensor, "k H W"]:

@@ -14,9 +14,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from radgs.geometry import RigidTransform
+from radgs.kernels import gradients
 from radgs.registration.normal_equations import VISIBLE
 from radgs.registration.scene import Scene
-from radgs.registration.view import View, blur, dilated, gradients
+from radgs.registration.view import View, dilated
 
 _BIN = 4  # pixels
 _BLUR_PX = 1.0
@@ -65,7 +66,8 @@ def _scores(
     for view in coarse.views.values():
         bones = coarse.draw_bones(view, poses)
         window = dilated((bones > VISIBLE).float(), _AROUND_PX)
-        picture = gradients(blur((bones + coarse.soft.draw(body, view))[None], _BLUR_PX))[0]
+        soft = coarse.soft.draw_layers(dict.fromkeys(coarse.parts, body), view).sum(dim=0)
+        picture = gradients((bones + soft)[None], _BLUR_PX)[0]
         by = view.camera.project(middle + shifts) - view.camera.project(middle)
         reach = int(np.ceil(np.abs(by).max())) + 1
         fits = match(view, picture, window, reach).numpy()
@@ -88,7 +90,7 @@ def match(
         ``[2 reach + 1, 2 reach + 1]``; 0 where too little of the window was measured.
     """
     usable = view.usable(_BLUR_PX)
-    seen = gradients(blur(view.image[None], _BLUR_PX))[0] * usable
+    seen = gradients(view.image[None], _BLUR_PX)[0] * usable
     size = [n + 2 * reach for n in usable.shape]
 
     def correlate(a: Tensor, b: Tensor) -> Tensor:

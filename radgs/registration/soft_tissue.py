@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import SimpleITK as sitk
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -20,17 +20,18 @@ from radgs.anatomy import cranio_caudal
 from radgs.anatomy.beyond import repeated
 from radgs.geometry import RigidTransform
 from radgs.images import Volume
-from radgs.projection import project
+from radgs.projection import project_layers
 from radgs.registration.consensus import consensus
 from radgs.registration.view import View
 
-_VOXEL_MM, _STEP_MM = 3.0, 2.0
-_FIELD_MM = 10.0  # grid of the smooth motion
+_VOXEL_MM, _STEP_MM = 3.0, 3.0
 _BEYOND_MM = 120.0  # the last slices are repeated: a CT's end is no edge of the patient
-_ARM_MM = 20.0  # half the width of a vertebral body: where the motions of levels are averaged
+_ARM_MM = 20.0  # half the width of a vertebral body
 _STRAIGHT = 1e-4  # radians or mm: not bent at all
 _LAYER_MM = 100.0  # thickness, about
 _TISSUE_MU = 0.004  # denser is not air
+_SPARSE = 4  # voxels
+_LEAST_MM = 0.01  # two vertebrae are apart, even where poses are wild
 _BODY_MU = 0.013  # denser is patient or couch
 
 
@@ -44,56 +45,49 @@ class SoftTissue:
 
     def __init__(self, soft: Volume, centres: Mapping[str, NDArray[np.float64]]) -> None:
         self.rest = _upright(soft)
+        self._values = torch.from_numpy(np.asarray(self.rest.array, np.float32))
+        self._index_from_ct = torch.from_numpy(self.rest.index_from_lps)
+        self._outline = _dense_points(self.rest)
         self.levels = cranio_caudal(centres)
         self.centres = np.stack([centres[level] for level in self.levels])
 
-    def bent(self, world_from_ct: Mapping[str, RigidTransform]) -> tuple[Volume, RigidTransform]:
-        """The tissue with each slab of it moved as the vertebra at its height; in between, motions are mixed.
+    def draw_layers(
+        self, world_from_ct: Mapping[str, RigidTransform], view: View, wanted: Bool[Tensor, "H W"] | None = None
+    ) -> Float[Tensor, "B H W"]:
+        """Line integrals in layers along the view's axis, which overlap linearly and add up to the whole; no gradient.
+
+        The tissue at the height of a vertebra moves with it; in between, motions are mixed.
 
         Args:
             world_from_ct: by level.
-
-        Returns:
-            1/mm, in a frame of the body, and world_from_body.
+            view: the camera.
+            wanted: other pixels are 0.
         """
+        poses = [world_from_ct[level] for level in reversed(self.levels)]
+        places = np.stack([p.apply(c) for p, c in zip(poses, self.centres[::-1], strict=True)])
+        if max(float(np.abs(pose.matrix - poses[0].matrix).max()) for pose in poses) < _STRAIGHT:
+            poses, places = poses[:1], places[:1]
+        axis = places[-1] - places[0]
+        axis = axis / max(float(np.linalg.norm(axis)), 1.0)
+        heights = np.maximum.accumulate((places - view.camera.source) @ axis) + _LEAST_MM * np.arange(len(places))
         arms = _ARM_MM * np.concatenate([np.eye(3), -np.eye(3)])
         points = {level: centre + arms for level, centre in zip(self.levels, self.centres, strict=True)}
-        world_from_body, _ = consensus({level: world_from_ct[level] for level in self.levels}, points)
-        ct_from_body = [world_from_ct[level].inverse() @ world_from_body for level in self.levels]
-        if max(float(np.abs(m.matrix - np.eye(4)).max()) for m in ct_from_body) < _STRAIGHT:
-            return self.rest, world_from_body
-        field = self._field(ct_from_body)
-        resample = sitk.ResampleImageFilter()
-        resample.SetReferenceImage(self.rest.to_sitk())
-        resample.SetTransform(sitk.DisplacementFieldTransform(field))
-        resample.SetOutputPixelType(sitk.sitkFloat32)
-        return self.rest.with_array(sitk.GetArrayFromImage(resample.Execute(self.rest.to_sitk()))), world_from_body
-
-    def draw(self, world_from_body: RigidTransform, view: View) -> Float[Tensor, "H W"]:
-        """Line integrals of the tissue, not bent; no gradient."""
-        pose = (view.camera.camera_from_world @ world_from_body).tensor()[None]
-        k, size = torch.from_numpy(view.camera.K.copy())[None], (view.camera.height, view.camera.width)
-        part, index_from_body = _cut(self.rest, np.asarray(self.rest.array, np.float32))
-        with torch.no_grad():
-            return project(part, index_from_body, k, pose, size, step_mm=_STEP_MM)[0]
-
-    def _field(self, ct_from_body: list[RigidTransform]) -> sitk.Image:
-        """From each point of the body to its point in the CT, less itself."""
-        low, high = self.rest.corners.min(axis=0) - _FIELD_MM, self.rest.corners.max(axis=0) + _FIELD_MM
-        axes = [np.arange(a, b + _FIELD_MM, _FIELD_MM) for a, b in zip(low, high, strict=True)]
-        z, y, x = np.meshgrid(*reversed(axes), indexing="ij")
-        points = np.stack([x, y, z], axis=-1)
-        places = np.stack([m.inverse().apply(c) for m, c in zip(ct_from_body, self.centres, strict=True)])
-        axis = places[0] - places[-1] if len(places) > 1 else np.array([0.0, 0.0, 1.0])
-        at = np.interp(-(points @ axis), -(places @ axis), np.arange(len(places), dtype=float))
-        total = np.zeros_like(points)
-        for k, motion in enumerate(ct_from_body):
-            share = np.clip(1 - np.abs(at - k), 0, None)
-            total += share[..., None] * motion.apply(points)
-        image = sitk.GetImageFromArray(total - points, isVector=True)
-        image.SetSpacing([_FIELD_MM] * 3)
-        image.SetOrigin(low.tolist())
-        return image
+        body, _ = consensus({level: world_from_ct[level] for level in self.levels}, points)
+        depths = (view.camera.camera_from_world @ body).apply(self._outline)[:, 2]
+        ends = float(depths.min()), float(depths.max())
+        return project_layers(
+            self._values,
+            self._index_from_ct,
+            torch.from_numpy(view.camera.K.copy()),
+            torch.stack([(view.camera.camera_from_world @ pose).tensor() for pose in poses]),
+            torch.from_numpy(view.camera.camera_from_world.matrix[:3, :3] @ axis),
+            torch.from_numpy(heights),
+            (view.camera.height, view.camera.width),
+            ends=ends,
+            layers=max(round((ends[1] - ends[0]) / _LAYER_MM), 1) + 1,
+            step_mm=_STEP_MM,
+            wanted=wanted,
+        )
 
 
 def _upright(soft: Volume) -> Volume:
@@ -112,6 +106,12 @@ def _upright(soft: Volume) -> Volume:
     return repeated(Volume.axis_parallel(patient, _VOXEL_MM, low + _VOXEL_MM / 2), _BEYOND_MM)
 
 
+def _dense_points(rest: Volume) -> NDArray[np.float64]:
+    """Points of what is not air, ``[n, 3]`` LPS mm, few but enough to tell how far it reaches."""
+    sparse = np.argwhere(np.greater(rest.array[::_SPARSE, ::_SPARSE, ::_SPARSE], _TISSUE_MU))
+    return rest.points((sparse if len(sparse) else np.array([[0, 0, 0], [1, 1, 1]]))[:, ::-1] * _SPARSE)
+
+
 def _patient(mu: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The largest body and what it encloses, slice by slice: the CT's couch stays behind in the CT."""
     dense = ndimage.binary_opening(mu > _BODY_MU, iterations=2)
@@ -121,42 +121,3 @@ def _patient(mu: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.ones(mu.shape, dtype=bool)
     body = ndimage.binary_dilation(found == sizes.argmax() + 1, iterations=3)
     return np.stack([ndimage.binary_fill_holes(one) for one in body])
-
-
-def draw_layers(tissue: Volume, world_from_body: RigidTransform, view: View) -> Float[Tensor, "B H W"]:
-    """Line integrals of the tissue in layers along the view's axis; layers overlap linearly and add up to the whole."""
-    camera_from_body = view.camera.camera_from_world @ world_from_body
-    depth = _affine_depth(tissue, camera_from_body)
-    dense = depth[np.greater(tissue.array, _TISSUE_MU)]
-    ends = (float(dense.min()), float(dense.max())) if dense.size else (0.0, 1.0)
-    count = max(round((ends[1] - ends[0]) / _LAYER_MM), 1) + 1
-    at = np.clip((depth - ends[0]) / (ends[1] - ends[0]) * (count - 1), 0, count - 1)
-    k = torch.from_numpy(view.camera.K.copy())[None]
-    size = (view.camera.height, view.camera.width)
-    layers = []
-    for layer in range(count):
-        values = tissue.array * np.clip(1 - np.abs(at - layer), 0, None)
-        part, index_from_body = _cut(tissue, values.astype(np.float32))
-        pose = camera_from_body.tensor()[None]
-        with torch.no_grad():
-            layers.append(project(part, index_from_body, k, pose, size, step_mm=_STEP_MM)[0])
-    return torch.stack(layers)
-
-
-def _affine_depth(volume: Volume, camera_from_body: RigidTransform) -> NDArray[np.float32]:
-    """Depth of every voxel, ``[D, H, W]`` mm."""
-    row = camera_from_body.matrix[2] @ volume.lps_from_index
-    d, h, w = (np.arange(n) for n in volume.array.shape)
-    return (row[0] * w + row[1] * h[:, None] + row[2] * d[:, None, None] + row[3]).astype(np.float32)
-
-
-def _cut(volume: Volume, values: NDArray[np.float32]) -> tuple[Float[Tensor, "d h w"], Float64[Tensor, "4 4"]]:
-    """The box of what is not empty, one voxel wider so that it fades as it does in the volume, and its frame."""
-    index_from_body = volume.index_from_lps.copy()
-    spans = [np.flatnonzero(values.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not all(len(span) for span in spans):
-        return torch.zeros(2, 2, 2), torch.from_numpy(index_from_body)
-    first = [max(int(span[0]) - 1, 0) for span in spans]
-    box = tuple(slice(a, int(span[-1]) + 2) for a, span in zip(first, spans, strict=True))
-    index_from_body[:3, 3] -= np.array(first[::-1])
-    return torch.from_numpy(np.ascontiguousarray(values[box])), torch.from_numpy(index_from_body)

@@ -1,4 +1,4 @@
-"""One X-ray at the resolution at which poses are compared, and the filters that compare."""
+"""One X-ray at the resolution at which poses are compared."""
 
 from __future__ import annotations
 
@@ -78,22 +78,3 @@ def dilated(image: Float[Tensor, "H W"], reach_px: int) -> Float[Tensor, "H W"]:
     size = 2 * reach_px + 1
     rows = F.max_pool2d(image[None, None], (size, 1), 1, (reach_px, 0))
     return F.max_pool2d(rows, (1, size), 1, (0, reach_px))[0, 0]
-
-
-def blur(images: Float[Tensor, "n H W"], sigma_px: float) -> Float[Tensor, "n H W"]:
-    """Gaussian blur with repeated edges."""
-    reach = int(3 * sigma_px) or 1
-    x = torch.arange(-reach, reach + 1, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma_px) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(images[:, None], (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
-
-
-_SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-
-
-def gradients(images: Float[Tensor, "n H W"]) -> Float[Tensor, "n 2 H W"]:
-    """Sobel derivatives along u and v with repeated edges."""
-    padded = F.pad(images[:, None], (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, torch.stack([_SOBEL, _SOBEL.T])[:, None])

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radgs.kernels.numba import filters, layers, rasterize, siddon, trilinear, voxelize
 from radgs.kernels.numba import project as projection
-from radgs.kernels.numba import rasterize, siddon, trilinear, voxelize
 from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
 from radgs.kernels.numba.support import support
@@ -116,6 +116,33 @@ def integrals_forward(
     else:
         launch(trilinear.trilinear_forward, values, box, s, d, mm, step_mm, image, gradient, to_rays)
     return torch.from_numpy(image), torch.from_numpy(gradient) if to_rays else None
+
+
+def integrals_in_layers(
+    volume: Tensor,
+    sources: Tensor,
+    directions: Tensor,
+    rise: Tensor,
+    heights: Tensor,
+    mm_per_depth: Tensor,
+    step_mm: float,
+    ends: tuple[float, float],
+    count: int,
+    wanted: Tensor,
+) -> Tensor:
+    """Integrals over depth ``[layers, h, w]``."""
+    image = np.empty((count, *mm_per_depth.shape), np.float32)
+    motions, mm = (_array(sources), _array(directions)), _array(mm_per_depth)
+    bend = _array(rise), _array(heights)
+    launch(layers.bent_layers, _array(volume), *motions, *bend, mm, step_mm, ends, _array(wanted), image)
+    return torch.from_numpy(image)
+
+
+def gradients(images: Tensor, smooth: np.ndarray, steep: np.ndarray) -> Tensor:
+    """Derivatives ``[n, 2, h, w]``."""
+    out = np.empty((len(images), 2, *images.shape[1:]), np.float32)
+    launch(filters.slopes, _array(images), smooth, steep, out)
+    return torch.from_numpy(out)
 
 
 def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
