@@ -102,7 +102,7 @@ def bent_layers(volume, sources, directions, rise_of, heights, mm_per_depth, ste
                     z = a * (entry[k, 2] + t * slope[k, 2]) + b * (entry[n, 2] + t * slope[n, 2])
                 value = _value(values, shape, x, y, z) * step
                 at = min(max((depth0 + t) * per_mm, _F(0)), _F(layers - 1))
-                layer = min(int32(at), layers - 2)
+                layer = min(int(at), layers - 2)
                 share = at - float32(layer)
                 image[layer, v, u] += (_F(1) - share) * value
                 image[layer + 1, v, u] += share * value
