@@ -118,7 +118,7 @@ def test_a_point_is_shared_between_the_two_layers_that_its_depth_lies_between(de
 
 
 def place_of(point, motions, heights):
-    """Where a point of the CT comes to lie (camera, mm), by turns: mix the ways back at its height, go on from there."""
+    """Where a point of the CT comes to lie (camera, mm), by turns: mix the ways back at its height, go on."""
     back, low = [m.inverse() for m in motions], np.asarray(heights, float)
     place = motions[0].apply(point)
     for _ in range(200):

@@ -78,7 +78,7 @@ def _check_bend(motions: int, axis: Tensor, heights: Tensor) -> None:
         raise GeometryError(f"the axis of heights is three finite numbers, got {axis.tolist()}")
     ascending = bool((heights.diff() > 0).all()) and bool(heights.isfinite().all())
     if not motions or heights.shape != (motions,) or not ascending:
-        raise GeometryError(f"each of {motions} motions holds at one height, in ascending order, got {heights.tolist()}")
+        raise GeometryError(f"each motion holds at one height, in ascending order, got {heights.tolist()}")
 
 
 def _text(ends: Sequence[float]) -> str:
