@@ -3,7 +3,7 @@
 from radgs.geometry.camera import Camera, rays
 from radgs.geometry.checks import check_size, check_views
 from radgs.geometry.positioner import positioner_axes, positioner_pose
-from radgs.geometry.transform import RigidTransform, rigid_motion
+from radgs.geometry.transform import RigidTransform, cross_matrix, rigid_motion
 from radgs.geometry.triangulation import (
     Triangulation,
     frontal_and_lateral,
@@ -18,6 +18,7 @@ __all__ = [
     "Triangulation",
     "check_size",
     "check_views",
+    "cross_matrix",
     "frontal_and_lateral",
     "patient_axes",
     "positioner_axes",

@@ -111,3 +111,10 @@ def rigid_motion(
     top = torch.cat([rotation, offset[..., None]], dim=-1)
     last = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=top.dtype, device=top.device)
     return torch.cat([top, last.expand(*top.shape[:-2], 1, 4)], dim=-2)
+
+
+def cross_matrix(v: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The matrix whose product with a vector is ``v x`` it."""
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))

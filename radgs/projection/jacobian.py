@@ -7,6 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from radgs.errors import GeometryError
+from radgs.geometry import cross_matrix
 from radgs.kernels import Backend, depth_integrals_and_gradients
 from radgs.projection.project import check_projection, pixel_rays
 
@@ -54,16 +55,30 @@ def project_with_jacobian(
     depth, gradient = depth_integrals_and_gradients(
         volume, sources, directions, mm_per_depth, "trilinear", step_mm, backend
     )
+    by_motion = _by_motion(index_from_ct, camera_from_ct, centre, directions)
     length = mm_per_depth.to(volume.dtype)
-    linear = index_from_ct[:3, :3].to(volume.dtype)
-    by_source = torch.einsum("ij,vihw->vjhw", linear, gradient[:, :3])
-    by_direction = torch.einsum("ij,vihw->vjhw", linear, gradient[:, 3:])
-    ct_from_index = torch.linalg.inv_ex(index_from_ct[:3, :3]).inverse
-    rows, columns = (torch.arange(n, dtype=torch.float64, device=volume.device) for n in size)
-    v, u = torch.meshgrid(rows, columns, indexing="ij")
-    pixels = torch.stack([u, v, torch.ones_like(u)])
-    along = torch.einsum("vij,jhw->vihw", ct_from_index @ directions, pixels).to(volume.dtype)
-    ct_from_camera = torch.linalg.inv_ex(camera_from_ct).inverse
-    arm = (ct_from_camera[:, :3, 3] - centre).to(volume.dtype)[:, :, None, None].expand_as(along)
-    by_turn = -torch.linalg.cross(arm, by_source, dim=1) - torch.linalg.cross(along, by_direction, dim=1)
-    return depth * length, torch.cat([by_turn, -by_source], dim=1) * length[:, None]
+    columns, rows = (torch.arange(n, dtype=volume.dtype, device=volume.device) for n in (size[1], size[0]))
+    along_u, along_v, first = (by_motion.to(volume.dtype) @ gradient.flatten(2)[:, None]).unflatten(-1, size).unbind(1)
+    jacobian = (first + along_u * columns + along_v * rows[:, None]) * length[:, None]
+    return depth * length, jacobian
+
+
+def _by_motion(
+    index_from_ct: Float64[Tensor, "4 4"],
+    camera_from_ct: Float64[Tensor, "V 4 4"],
+    centre: Float64[Tensor, " 3"],
+    directions: Float64[Tensor, "V 3 3"],
+) -> Float64[Tensor, "V 3 6 6"]:
+    """What takes a ray's derivatives by its source and direction to those by a motion; times (u, v, 1).
+
+    A motion of the volume is the opposite motion of source and direction: a turn crosses them with what they are in the
+    CT's frame, and a shift moves the source alone.
+    """
+    linear = index_from_ct[:3, :3]
+    arm = torch.linalg.inv_ex(camera_from_ct).inverse[:, :3, 3] - centre
+    along = torch.linalg.inv_ex(linear).inverse @ directions  # [V, 3, (u, v, 1)]
+    out = torch.zeros(len(arm), 3, 6, 6, dtype=torch.float64, device=arm.device)
+    out[:, 2, :3, :3] = -cross_matrix(arm) @ linear.T
+    out[:, 2, 3:, :3] = -linear.T
+    out[:, :, :3, 3:] = -cross_matrix(along.transpose(1, 2)) @ linear.T
+    return out

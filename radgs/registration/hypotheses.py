@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,22 @@ from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
 from radgs.registration.refine import Refined, move_as_one_body, refine
 from radgs.registration.scene import Scene
-from radgs.registration.search import search
+from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, search
 
 _TORN_MM = 15.0  # between what two neighbours make of one of them: more than any joint gives
 _ENOUGH = 0.75  # of the levels convince: the spine is where it should be
 _PLACES = 4  # that are looked at more closely
-_ROUNDS = 3  # a convincing level puts its neighbour in place, and that one the next
+_ROUNDS = 2  # of refinements in which convincing levels put the others in place
+_LEAST_GAIN = 0.1  # of all levels' similarities together: the best poses are as good as they get
+_SOMEWHAT = 0.6  # of what convinces is not nothing
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A refinement, and by level a number of where its start came from: results of one origin confirm nothing."""
+
+    result: Refined
+    origin: Mapping[str, int]
 
 
 def refine_from_hypotheses(
@@ -43,7 +54,7 @@ def refine_from_hypotheses(
         settings: of the refinement.
 
     Returns:
-        By level, the result that agrees best with the X-rays, and the second best.
+        By level, the result that agrees best with the X-rays, and the best that began elsewhere.
 
     Raises:
         GeometryError: no vertebra is visible.
@@ -51,53 +62,79 @@ def refine_from_hypotheses(
     counted = {level: points[level] for level in start}
     body, _ = consensus(start, counted)
     own = {level: start[nearest_level(level, start, scene)] for level in scene.parts}
-    results = [
-        refine(scene, dict.fromkeys(scene.parts, body), settings),
-        refine(scene, own, settings, as_one_body=False),
+    attempts = [
+        Attempt(refine(scene, dict.fromkeys(scene.parts, body), settings), dict.fromkeys(start, 0)),
+        Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 1)),
     ]
-    _place_neighbours(scene, results, counted, settings)
-    if len(convincing(results, counted, settings)) < _ENOUGH * len(start):
+    _place_neighbours(scene, attempts, counted, settings)
+    if len(convincing(attempts, counted, settings)) < _ENOUGH * len(start):
         places = []
-        for place in search(scene, body, _PLACES):
+        for motion in search(scene, dict.fromkeys(scene.parts, body), WHOLE_SPINE, _PLACES):
             with suppress(GeometryError):  # nothing would be seen there
-                places.append(move_as_one_body(scene, place, settings))
+                places.append(move_as_one_body(scene, motion @ body, settings))
         if places:
             likeliest, _ = min(places, key=lambda place: place[1])
-            results.append(refine(scene, dict.fromkeys(scene.parts, likeliest), settings))
-            _place_neighbours(scene, results, counted, settings)
-    return best_two(results, list(start))
+            result = refine(scene, dict.fromkeys(scene.parts, likeliest), settings)
+            attempts.append(Attempt(result, dict.fromkeys(start, len(attempts))))
+            _place_neighbours(scene, attempts, counted, settings)
+    return best_two(attempts, list(start))
 
 
 def _place_neighbours(
     scene: Scene,
-    results: list[Refined],
+    attempts: list[Attempt],
     points: Mapping[str, NDArray[np.float64]],
     settings: RefinementSettings,
 ) -> None:
-    """Add refinements in which levels that convince put the others in place, as long as more do."""
+    """Add refinements in which levels that agree with the X-rays put the others in place, until all convince.
+
+    First those that agree somewhat keep the best of their poses, then only those that convince.
+    """
     before: Set[str] = set()
-    for _ in range(_ROUNDS):
-        sure = convincing(results, points, settings)
-        if sure <= before or sure == set(points):
+    for least in (_SOMEWHAT * settings.convincing_similarity, *[settings.convincing_similarity] * _ROUNDS):
+        if len(convincing(attempts, points, settings)) == len(points):
             return
-        best, _ = best_two(results, list(points))
-        placed = {level: best.world_from_ct[nearest_level(level, sure, scene)] for level in scene.parts}
-        results.append(refine(scene, placed, settings, as_one_body=False))
-        before = sure
+        kept = _consistent(attempts, points, least)
+        if not kept or kept == before:
+            continue
+        best, _ = best_two(attempts, list(points))
+        placed = _placed(scene, {level: best.world_from_ct[level] for level in kept})
+        doubted = kept - convincing(attempts, points, settings)
+        origin = {k: _ranked(attempts, k)[0].origin[k] if k in doubted else len(attempts) for k in points}
+        attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin))
+        better, _ = best_two(attempts, list(points))
+        if kept == set(points) and sum(better.objective(k) - best.objective(k) for k in points) < _LEAST_GAIN:
+            return
+        before = kept
+
+
+def _placed(scene: Scene, sure: Mapping[str, RigidTransform]) -> dict[str, RigidTransform]:
+    """Poses of all levels: the sure ones, and joint by joint those next to them, looked for where they should be."""
+    placed = dict(sure)
+    while rest := [level for level in scene.parts if level not in placed]:
+        _, level, beside = min((_apart(a, b, scene), a, b) for a in rest for b in placed)
+        pose = placed[beside]
+        placed[level] = search(scene, {level: pose}, ONE_JOINT)[0] @ pose
+    return placed
 
 
 def convincing(
-    results: list[Refined], points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings
+    attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings
 ) -> Set[str]:
     """The levels that agree with every X-ray at the best of their poses, and are not torn from better ones.
 
     Args:
-        results: of refinements.
+        attempts: so far.
         points: ``[n, 3]`` LPS mm of the levels that count.
         settings: of the refinement.
     """
+    return _consistent(attempts, points, settings.convincing_similarity)
+
+
+def _consistent(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]], least: float) -> Set[str]:
+    """The levels that agree at least so much with every X-ray, and are not torn from those that agree more."""
     levels = cranio_caudal(points)
-    best, _ = best_two(results, levels)
+    best, _ = best_two(attempts, levels)
     views = max(len(v) for v in best.similarity.values())
     kept: list[str] = []
     for level in sorted(levels, key=best.objective, reverse=True):
@@ -107,7 +144,7 @@ def convincing(
             > _TORN_MM * abs(levels.index(k) - levels.index(level))
             for k in kept
         ]
-        agrees = len(by_view) == views and min(by_view.values(), default=0) >= settings.convincing_similarity
+        agrees = len(by_view) == views and min(by_view.values(), default=0) >= least
         if agrees and not any(torn):
             kept.append(level)
     return set(kept)
@@ -115,19 +152,28 @@ def convincing(
 
 def nearest_level(level: str, others: Iterable[str], scene: Scene) -> str:
     """The one of ``others`` whose vertebra lies nearest to ``level``'s in the CT; itself, if it is among them."""
-    return min(others, key=lambda k: float((scene.parts[k].centre - scene.parts[level].centre).norm()))
+    return min(others, key=lambda other: _apart(level, other, scene))
 
 
-def best_two(results: list[Refined], levels: list[str]) -> tuple[Refined, Refined]:
-    """By level, the result that agrees best with the X-rays, and the next."""
-    order = {k: sorted(results, key=lambda r: -r.objective(k)) for k in levels}
+def _apart(level: str, other: str, scene: Scene) -> float:
+    """In the CT, mm."""
+    return float((scene.parts[other].centre - scene.parts[level].centre).norm())
 
-    def merge(rank: int) -> Refined:
-        choice = {k: ranked[rank] for k, ranked in order.items()}
-        return Refined(
-            {k: r.world_from_ct[k] for k, r in choice.items()},
-            {k: r.similarity[k] for k, r in choice.items()},
-            {k: r.covariance[k] for k, r in choice.items() if k in r.covariance},
-        )
 
-    return merge(0), merge(1)
+def best_two(attempts: list[Attempt], levels: list[str]) -> tuple[Refined, Refined]:
+    """By level, the result that agrees best with the X-rays, and the best of another origin (if there is one)."""
+    first = {k: _ranked(attempts, k)[0] for k in levels}
+    others = {k: [a for a in attempts if a.origin[k] != first[k].origin[k]] or attempts for k in levels}
+    return _merged({k: first[k].result for k in levels}), _merged({k: _ranked(others[k], k)[0].result for k in levels})
+
+
+def _ranked(attempts: list[Attempt], level: str) -> list[Attempt]:
+    return sorted(attempts, key=lambda attempt: -attempt.result.objective(level))
+
+
+def _merged(choice: Mapping[str, Refined]) -> Refined:
+    return Refined(
+        {k: r.world_from_ct[k] for k, r in choice.items()},
+        {k: r.similarity[k] for k, r in choice.items()},
+        {k: r.covariance[k] for k, r in choice.items() if k in r.covariance},
+    )

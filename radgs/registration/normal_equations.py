@@ -19,6 +19,7 @@ from torch import Tensor
 
 from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
+from radgs.geometry import cross_matrix
 from radgs.kernels import gradients
 from radgs.registration.correlation import Correlation, correlation, outlier_weights
 from radgs.registration.scene import Box, Scene
@@ -207,24 +208,18 @@ def prior_residuals(
         gap = a @ middle + poses[upper][:3, 3] - b @ middle - poses[lower][:3, 3]
         residuals += [turn / turn_spread, gap / gap_spread]
         block = torch.zeros(6, 6 * len(levels), dtype=torch.float64)
-        cross, eye = _cross(turn), torch.eye(3, dtype=torch.float64)
+        cross, eye = cross_matrix(turn), torch.eye(3, dtype=torch.float64)
         i, j = 6 * levels.index(upper), 6 * levels.index(lower)
         block[:3, i : i + 3] = -(eye - cross / 2 + cross @ cross / 12) / turn_spread
         block[:3, j : j + 3] = (eye + cross / 2 + cross @ cross / 12) / turn_spread
-        block[3:, i : i + 3] = -a @ _cross(middle - scene.parts[upper].centre) / gap_spread
+        block[3:, i : i + 3] = -a @ cross_matrix(middle - scene.parts[upper].centre) / gap_spread
         block[3:, i + 3 : i + 6] = a / gap_spread
-        block[3:, j : j + 3] = b @ _cross(middle - scene.parts[lower].centre) / gap_spread
+        block[3:, j : j + 3] = b @ cross_matrix(middle - scene.parts[lower].centre) / gap_spread
         block[3:, j + 3 : j + 6] = -b / gap_spread
         by_pose.append(block)
     if not residuals:
         return torch.zeros(0, dtype=torch.float64), torch.zeros(0, 6 * len(levels), dtype=torch.float64)
     return torch.cat(residuals), torch.cat(by_pose)
-
-
-def _cross(v: Float64[Tensor, " 3"]) -> Float64[Tensor, "3 3"]:
-    """The matrix of ``v x``."""
-    x, y, z = v.tolist()
-    return torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
 
 
 def body_from_levels(centres: Sequence[Float64[Tensor, " 3"]]) -> Float64[Tensor, "p 6"]:
@@ -233,6 +228,6 @@ def body_from_levels(centres: Sequence[Float64[Tensor, " 3"]]) -> Float64[Tensor
     blocks = []
     for centre in centres:
         block = torch.eye(6, dtype=torch.float64)
-        block[3:, :3] = -_cross(centre - middle)
+        block[3:, :3] = -cross_matrix(centre - middle)
         blocks.append(block)
     return torch.cat(blocks)

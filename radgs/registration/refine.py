@@ -35,7 +35,7 @@ from radgs.registration.scene import Scene
 from radgs.registration.view import View, dilated
 
 _DAMPING = 0.01  # at first, of the Hessian's diagonal
-_LEAST_GAIN, _MOST_FAILURES = 2e-3, 2  # of the loss: silhouettes come and go with the pose, so it is never still
+_LEAST_GAIN, _MOST_FAILURES = 1e-2, 2  # of the loss: silhouettes come and go with the pose, so it is never still
 _SMALLEST_STEP_MM = 0.02  # ends a stage
 _BLUR_A_PIXEL = 0.75  # a blur of so many pixels hides what smaller ones would show
 _SOFT_BIN = 2  # soft tissue has nothing as fine as a pixel

@@ -1,10 +1,13 @@
-"""Where else the whole spine might lie: the CT's picture is shifted over each X-ray, and views have to agree.
+"""Where else vertebrae might lie: the CT's picture is shifted over each X-ray, and views have to agree.
 
 One picture of the CT and one Fourier transform a view tell how well every shift in the image plane fits; a shift in
 space fits as well as its two (or more) shifts in the planes do. Perspective changes little on the way.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,29 +22,53 @@ from radgs.registration.normal_equations import VISIBLE
 from radgs.registration.scene import Scene
 from radgs.registration.view import View, dilated
 
-_BIN = 4  # pixels
 _BLUR_PX = 1.0
 _AROUND_PX = 3  # of the vertebrae, where pictures are compared
-_REACH_MM, _STEP_MM = 40.0, 4.0
-_TURN_DEG = 8.0
 _APART_MM = 10.0
 _LEAST_SEEN = 0.4  # of the vertebrae's surroundings
+_PRICE = 0.05  # correlation that a motion as far as is usual costs
 
 
-def search(scene: Scene, body: RigidTransform, count: int) -> list[RigidTransform]:
-    """The likeliest poses of the whole spine within 4 cm and one turn of 8 degrees, the likeliest first.
+@dataclass(frozen=True)
+class Reach:
+    """How far is looked, and how closely.
+
+    Attributes:
+        factor: pixels binned.
+        shift_mm: along each axis.
+        step_mm: between shifts.
+        turn_deg: no turn, and one about each axis to each side.
+        usual_mm: a shift so long is nothing unusual; the price goes with the square.
+    """
+
+    factor: int
+    shift_mm: float
+    step_mm: float
+    turn_deg: float
+    usual_mm: float
+
+
+WHOLE_SPINE = Reach(factor=4, shift_mm=40.0, step_mm=4.0, turn_deg=8.0, usual_mm=np.inf)
+ONE_JOINT = Reach(factor=2, shift_mm=12.0, step_mm=2.0, turn_deg=6.0, usual_mm=8.0)
+
+
+def search(scene: Scene, poses: Mapping[str, RigidTransform], reach: Reach, count: int = 1) -> list[RigidTransform]:
+    """The likeliest rigid motions in the world of some vertebrae together, the likeliest first.
 
     Args:
         scene: the X-rays and the CT.
-        body: world_from_ct of all vertebrae, roughly.
-        count: at most so many, whose middles are at least 1 cm apart.
+        poses: world_from_ct, roughly, of what moves; all vertebrae of the scene take the soft tissue along.
+        reach: of the search.
+        count: at most so many, whose shifts are at least 1 cm apart.
     """
-    coarse = scene.coarser(_BIN)
-    middle = body.apply(np.stack([part.centre.numpy() for part in scene.parts.values()])).mean(axis=0)
-    steps = np.arange(-_REACH_MM, _REACH_MM + 1, _STEP_MM)
+    coarse = scene.coarser(reach.factor)
+    middle = np.stack([pose.apply(scene.parts[k].centre.numpy()) for k, pose in poses.items()]).mean(axis=0)
+    steps = np.arange(-reach.shift_mm, reach.shift_mm + reach.step_mm / 2, reach.step_mm)
     shifts = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    turned = [RigidTransform.about(middle, turn) @ body for turn in _turns()]
-    scores = np.stack([_scores(coarse, pose, middle, shifts) for pose in turned])
+    turns = [RigidTransform.about(middle, np.radians(reach.turn_deg) * turn) for turn in _TURNS]
+    moved = [{k: turn @ pose for k, pose in poses.items()} for turn in turns]
+    scores = np.stack([_scores(coarse, there, middle, shifts) for there in moved])
+    scores -= _PRICE * (shifts**2).sum(axis=1) / reach.usual_mm**2
     found: list[tuple[int, int]] = []
     for best in np.argsort(-scores, axis=None):
         turn, shift = np.unravel_index(best, scores.shape)
@@ -49,25 +76,24 @@ def search(scene: Scene, body: RigidTransform, count: int) -> list[RigidTransfor
             found.append((int(turn), int(shift)))
         if len(found) == count:
             break
-    return [RigidTransform.from_rotation_translation(np.eye(3), shifts[s]) @ turned[t] for t, s in found]
+    return [RigidTransform.from_rotation_translation(np.eye(3), shifts[s]) @ turns[t] for t, s in found]
 
 
-def _turns() -> list[NDArray[np.float64]]:
-    """No turn, and one about each axis to each side, rotation vectors."""
-    return [np.zeros(3), *(np.radians(_TURN_DEG) * np.concatenate([np.eye(3), -np.eye(3)]))]
+_TURNS = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
 
 
 def _scores(
-    coarse: Scene, body: RigidTransform, middle: NDArray[np.float64], shifts: NDArray[np.float64]
+    coarse: Scene, there: Mapping[str, RigidTransform], middle: NDArray[np.float64], shifts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How well each shift (world, mm) of the whole spine fits, summed over views."""
-    poses = dict.fromkeys(coarse.parts, body.tensor())
+    """How well each shift (world, mm) fits, summed over views."""
+    poses = {level: pose.tensor() for level, pose in there.items()}
     total = np.zeros(len(shifts))
     for view in coarse.views.values():
         bones = coarse.draw_bones(view, poses)
         window = dilated((bones > VISIBLE).float(), _AROUND_PX)
-        soft = coarse.soft.draw_layers(dict.fromkeys(coarse.parts, body), view).sum(dim=0)
-        picture = gradients((bones + soft)[None], _BLUR_PX)[0]
+        if there.keys() == coarse.parts.keys():
+            bones = bones + coarse.soft.draw_layers(there, view).sum(dim=0)
+        picture = gradients(bones[None], _BLUR_PX)[0]
         by = view.camera.project(middle + shifts) - view.camera.project(middle)
         reach = int(np.ceil(np.abs(by).max())) + 1
         fits = match(view, picture, window, reach).numpy()
