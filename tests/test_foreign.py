@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from radgs.config import CArmSettings
 from radgs.registration import View
 from radgs.registration.foreign import find_foreign
-from radgs.registration.view import blur
 from radgs.simulation import CArm
+
+
+def blur(image, sigma):
+    return torch.from_numpy(gaussian_filter(image.numpy(), sigma, mode="nearest", truncate=3.0))
 
 
 @pytest.fixture
@@ -16,10 +20,10 @@ def scene():
     camera = CArm(CArmSettings(detector_px=112, pixel_mm=3.1)).camera("AP", 0.0, 0.0)
     generator = torch.Generator().manual_seed(0)
     size = (camera.height, camera.width)
-    soft = 3 + blur(torch.rand(1, *size, generator=generator), 6.0)[0] * 8
+    soft = 3 + blur(torch.rand(size, generator=generator), 6.0) * 8
     bones = torch.zeros(size)
-    bones[10:100, 45:65] = 0.3 + blur(torch.rand(1, 90, 20, generator=generator), 1.0)[0] * 0.4
-    bones = blur(bones[None], 1.5)[0]
+    bones[10:100, 45:65] = 0.3 + blur(torch.rand(90, 20, generator=generator), 1.0) * 0.4
+    bones = blur(bones, 1.5)
     noise = 0.03 * torch.randn(size, generator=generator)
     image = 0.9 * bones + 0.8 * soft + 0.5 + noise
     return View(image, torch.ones(size, dtype=torch.bool), camera, 2.0), bones, soft

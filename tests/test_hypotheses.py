@@ -8,11 +8,11 @@ from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings, Config
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
+from radgs.kernels import gradients
 from radgs.registration import Scene, View, refine
 from radgs.registration.hypotheses import best_two, convincing, refine_from_hypotheses
 from radgs.registration.refine import Refined
 from radgs.registration.search import match, search
-from radgs.registration.view import blur, gradients
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
 
@@ -54,7 +54,7 @@ def test_correlation_finds_a_shift_and_leaves_out_what_was_not_measured(straight
     there = View(image.roll((3, -2), (0, 1)), view.measured, view.camera, view.pixel_mm)
     window = torch.zeros(image.shape)
     window[15:40, 15:40] = 1
-    picture = gradients(blur(image[None], 1.0))[0]
+    picture = gradients(image[None], 1.0)[0]
     fits = match(there, picture, window, 6)
     assert fits.shape == (13, 13)
     assert np.unravel_index(int(fits.argmax()), fits.shape) == (6 + 3, 6 - 2)

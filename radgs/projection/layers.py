@@ -33,7 +33,8 @@ def project_layers(
 
     A point at one of the heights came from the volume by the rigid motion that holds there, one between two heights
     from the mean of the places that both motions say, the nearer one counting more; beyond the ends, the last holds.
-    What lies between the depths of two layers is shared between them linearly.
+    A ray is followed from the first to the last depth at which one of the motions alone puts the volume on it. What
+    lies between the depths of two layers is shared between them linearly.
 
     Args:
         volume: attenuation in 1/mm; nothing lies beyond the centres of its outermost voxels.
@@ -49,14 +50,18 @@ def project_layers(
         wanted: pixels to draw; others are 0.
 
     Raises:
-        GeometryError: as :func:`project`; heights that do not ascend or are not as many as motions; fewer than two
-            layers or ends that are not in order.
+        GeometryError: as :func:`project`; heights that do not ascend or are not as many as motions; an axis that is
+            none; fewer than two layers or ends that are not in order; ``wanted`` of another size or type.
         ImageError: as :func:`project`.
+        RadgsError: as :func:`project`; a volume that is not float32 on the CPU.
     """
+    if K.shape != (3, 3):
+        raise GeometryError(f"all motions share one K, [3, 3], got {tuple(K.shape)}")
     cameras = K.expand(len(camera_from_ct), 3, 3)
     check_projection(volume, index_from_ct, cameras, camera_from_ct, size, "trilinear", step_mm)
-    if len(heights) != len(camera_from_ct) or not (heights.diff() > 0).all():
-        raise GeometryError(f"each motion holds at one height, in ascending order, got {heights.tolist()}")
+    _check_bend(len(camera_from_ct), axis, heights)
+    if wanted is not None and (wanted.shape != tuple(size) or wanted.dtype != torch.bool):
+        raise GeometryError(f"wanted is {tuple(size)} bool, as the image, got {tuple(wanted.shape)} {wanted.dtype}")
     if layers < 2 or not -math.inf < ends[0] < ends[1] < math.inf:
         raise GeometryError(f"layers are at least two between ascending depths, got {layers} between {_text(ends)}")
     sources, directions, mm_per_depth = pixel_rays(index_from_ct, cameras, camera_from_ct, size, volume.device)
@@ -66,6 +71,14 @@ def project_layers(
         volume, sources, directions, rise, heights, mm_per_depth[0], step_mm, ends, layers, shown
     )
     return depth * mm_per_depth[0].to(depth.dtype)
+
+
+def _check_bend(motions: int, axis: Tensor, heights: Tensor) -> None:
+    if axis.shape != (3,) or not axis.isfinite().all():
+        raise GeometryError(f"the axis of heights is three finite numbers, got {axis.tolist()}")
+    ascending = bool((heights.diff() > 0).all()) and bool(heights.isfinite().all())
+    if not motions or heights.shape != (motions,) or not ascending:
+        raise GeometryError(f"each motion holds at one height, in ascending order, got {heights.tolist()}")
 
 
 def _text(ends: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ its depth lies between.
 """
 
 import numpy as np
-from numba import float32, int32, njit, prange
+from numba import float32, int32, int64, njit, prange
 
 from radgs.kernels.numba.options import INNER, PARALLEL
 from radgs.kernels.numba.rays import clip_box, direction
@@ -19,7 +19,7 @@ def _value(values, shape, x, y, z):
     """Trilinear; nothing beyond the centres of the outermost voxels."""
     if not (x >= _F(0) and y >= _F(0) and z >= _F(0)):
         return _F(0)
-    i, j, l = int32(x), int32(y), int32(z)
+    i, j, l = int64(x), int64(y), int64(z)  # a wild motion's index may be no int32
     if i >= shape[2] - 1 or j >= shape[1] - 1 or l >= shape[0] - 1:
         return _F(0)
     fx, fy, fz = x - float32(i), y - float32(j), z - float32(l)
