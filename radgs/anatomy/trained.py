@@ -68,14 +68,15 @@ class TrainedDetector:
         fitted = fit_spine(matcher, Spine(self.network.levels, self.centres, patient_axes(cameras)), points, scores)
         self._settle(located, not_seen, fitted)
         settings = self.config.detection.yolo
-        sources = (
+        of_names = (
             naming_doubts(found, settings),
-            border_doubts(self.xrays, found.boxes),
             fit_doubts(fitted, self.network.levels, settings),
             missed_doubts(fitted, [level for level, entry in located.items() if not entry["views"]], settings),
         )
+        borders = border_doubts(self.xrays, found.boxes)
         for level, entry in located.items():
-            entry["doubts"] = [doubt for source in sources for doubt in source.get(level, [])]
+            entry["name_doubts"] = [doubt for source in of_names for doubt in source.get(level, [])]
+            entry["doubts"] = entry["name_doubts"] + borders.get(level, [])
         return located, not_seen
 
     def _settle(self, located: dict[str, Any], not_seen: dict[str, str], fitted: Fitted) -> None:

@@ -22,6 +22,9 @@ class RefinementSettings(Section):
     convincing_similarity: float = Field(
         0.55, ge=-1, le=1, description="of every view, else other starts are tried; a level too high or low reaches 0.5"
     )
+    certain_names: float = Field(
+        0.15, ge=0, description="by so much the mean similarity has to exceed that of names one level off"
+    )
     prior_weight: float = Field(0.02, ge=0)
     prior_deg: PositiveFloat = 4.0
     prior_mm: PositiveFloat = 2.5

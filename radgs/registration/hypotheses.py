@@ -67,7 +67,8 @@ def refine_from_hypotheses(
         Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 1)),
     ]
     _place_neighbours(scene, attempts, counted, settings)
-    if len(convincing(attempts, counted, settings)) < _ENOUGH * len(start):
+    best, _ = best_two(attempts, list(start))
+    if len(convincing(best, counted, settings)) < _ENOUGH * len(start):
         places = []
         for motion in search(scene, dict.fromkeys(scene.parts, body), WHOLE_SPINE, _PLACES):
             with suppress(GeometryError):  # nothing would be seen there
@@ -92,15 +93,14 @@ def _place_neighbours(
     """
     before: Set[str] = set()
     for least in (_SOMEWHAT * settings.convincing_similarity, *[settings.convincing_similarity] * _ROUNDS):
-        if len(convincing(attempts, points, settings)) == len(points):
+        best, _ = best_two(attempts, list(points))
+        sure, kept = convincing(best, points, settings), _consistent(best, points, least)
+        if len(sure) == len(points):
             return
-        kept = _consistent(attempts, points, least)
         if not kept or kept == before:
             continue
-        best, _ = best_two(attempts, list(points))
         placed = _placed(scene, {level: best.world_from_ct[level] for level in kept})
-        doubted = kept - convincing(attempts, points, settings)
-        origin = {k: _ranked(attempts, k)[0].origin[k] if k in doubted else len(attempts) for k in points}
+        origin = {k: _ranked(attempts, k)[0].origin[k] if k in kept - sure else len(attempts) for k in points}
         attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin))
         better, _ = best_two(attempts, list(points))
         if kept == set(points) and sum(better.objective(k) - best.objective(k) for k in points) < _LEAST_GAIN:
@@ -118,23 +118,20 @@ def _placed(scene: Scene, sure: Mapping[str, RigidTransform]) -> dict[str, Rigid
     return placed
 
 
-def convincing(
-    attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings
-) -> Set[str]:
-    """The levels that agree with every X-ray at the best of their poses, and are not torn from better ones.
+def convincing(best: Refined, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings) -> Set[str]:
+    """The levels that agree with every X-ray, and are not torn from those that agree more.
 
     Args:
-        attempts: so far.
+        best: poses and how they agree.
         points: ``[n, 3]`` LPS mm of the levels that count.
         settings: of the refinement.
     """
-    return _consistent(attempts, points, settings.convincing_similarity)
+    return _consistent(best, points, settings.convincing_similarity)
 
 
-def _consistent(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]], least: float) -> Set[str]:
+def _consistent(best: Refined, points: Mapping[str, NDArray[np.float64]], least: float) -> Set[str]:
     """The levels that agree at least so much with every X-ray, and are not torn from those that agree more."""
     levels = cranio_caudal(points)
-    best, _ = best_two(attempts, levels)
     views = max(len(v) for v in best.similarity.values())
     kept: list[str] = []
     for level in sorted(levels, key=best.objective, reverse=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from radgs.registration.covariance import PoseCovariance
 from radgs.registration.hypotheses import refine_from_hypotheses
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
+from radgs.registration.names import remaining_doubts
 from radgs.registration.scene import Scene
+from radgs.registration.soft_tissue import SoftTissue
 from radgs.registration.view import View
 
 _POINTS = 300
@@ -42,6 +45,11 @@ class Patient:
     audit: Mapping[str, LevelAudit]
     crops: dict[str, VertebraCrop]
     anchors: dict[str, RadiativeGaussians]
+
+    @cached_property
+    def soft(self) -> SoftTissue:
+        """The CT without vertebrae, made once for all shots."""
+        return SoftTissue.of(self.tissue)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,9 @@ def register(
     Args:
         patient: the CT's side.
         xrays: the views.
-        levels: by level, ``centre_mm`` (world), ``residual_mm`` and ``doubts`` of its name, as in ``levels.json``.
+        levels: by level, ``centre_mm`` (world), ``residual_mm``, ``doubts`` and those of them that are of its name,
+            ``name_doubts``, as in ``levels.json``. Of levels that convince, the latter are dropped if refinement finds
+            that names one level off agree clearly less.
         recm: reconstruction network, or one for each level.
         regm: registration network, or one for each level.
         verdict_model: of :func:`radgs.registration.judge.read_model`.
@@ -90,27 +100,25 @@ def register(
     points = {level: crop.points(_POINTS) for level, crop in patient.crops.items()}
     estimates = estimate(xrays, centres, patient.crops, patient.anchors, recm, regm, config)
     middle = np.mean(list(centres.values()), axis=0)
-    scene = Scene(
-        {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}, patient.tissue
-    )
+    views = {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}
+    scene = Scene(views, patient.tissue, patient.soft)
     start = {level: found.regm for level, found in estimates.items()}
     chosen, other = refine_from_hypotheses(scene, start, points, config.refinement)
+    doubts = remaining_doubts(scene, chosen, {k: levels[k] for k in start}, points, config.refinement)
     seconds = (time.perf_counter() - began) / len(centres)
     results = {}
     for level, found in estimates.items():
         pose = chosen.world_from_ct[level]
-        views = chosen.similarity[level]
+        similar = chosen.similarity[level]
         seen = [x.camera.sees(pose.apply(points[level])).mean() for x in xrays.values()]
         evidence = Evidence(
-            similarity=float(np.mean(list(views.values()))) if views else -1.0,
-            worst_similarity=min(views.values()) if len(views) == len(xrays) else -1.0,
+            similarity=float(np.mean(list(similar.values()))) if similar else -1.0,
+            worst_similarity=min(similar.values()) if len(similar) == len(xrays) else -1.0,
             disagreement_mm=_mean_distance(pose, other.world_from_ct[level], points[level]),
             moved_mm=_mean_distance(pose, found.regm, points[level]),
             residual_mm=float(levels[level]["residual_mm"]),
             visible=float(min(seen)),
         )
-        verdict = judge(
-            evidence, config.judgement, verdict_model, patient.audit[level].reasons, levels[level].get("doubts", ())
-        )
+        verdict = judge(evidence, config.judgement, verdict_model, patient.audit[level].reasons, doubts[level])
         results[level] = Registration(level, found, pose, chosen.covariance.get(level), verdict, seconds)
     return results

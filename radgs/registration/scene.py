@@ -82,12 +82,18 @@ def is_empty(box: Box, least: int = 8) -> bool:
 
 
 class Scene:
-    """All views of a shot and all vertebrae that may be seen in them."""
+    """All views of a shot and all vertebrae that may be seen in them.
 
-    def __init__(self, views: Mapping[str, View], tissue: SpineTissue) -> None:
+    Args:
+        views: by name.
+        tissue: the CT in parts.
+        soft: of the same; made here if it is not at hand.
+    """
+
+    def __init__(self, views: Mapping[str, View], tissue: SpineTissue, soft: SoftTissue | None = None) -> None:
         self.views = dict(views)
         self.parts = {level: Part(excess) for level, excess in tissue.excess.items()}
-        self.soft = SoftTissue(tissue.soft, {level: part.centre.numpy() for level, part in self.parts.items()})
+        self.soft = soft or SoftTissue.of(tissue)
 
     def draw_bones(self, view: View, poses: Mapping[str, Float64[Tensor, "4 4"]]) -> Float[Tensor, "H W"]:
         """Line integrals of all vertebrae; no gradient."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from radgs.anatomy import cranio_caudal
+from radgs.anatomy import SpineTissue, cranio_caudal
 from radgs.anatomy.beyond import repeated
 from radgs.geometry import RigidTransform
 from radgs.images import Volume
@@ -50,6 +50,11 @@ class SoftTissue:
         self._outline = _dense_points(self.rest)
         self.levels = cranio_caudal(centres)
         self.centres = np.stack([centres[level] for level in self.levels])
+
+    @classmethod
+    def of(cls, tissue: SpineTissue) -> SoftTissue:
+        """What is left of a CT taken apart when its vertebrae are taken out."""
+        return cls(tissue.soft, {level: excess.corners.mean(axis=0) for level, excess in tissue.excess.items()})
 
     def draw_layers(
         self, world_from_ct: Mapping[str, RigidTransform], view: View, wanted: Bool[Tensor, "H W"] | None = None
