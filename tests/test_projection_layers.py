@@ -166,6 +166,18 @@ def test_a_bead_among_turned_vertebrae_is_seen_at_its_place_and_depth(point):
     assert ENDS[0] + farther * (ENDS[1] - ENDS[0]) == pytest.approx(place[2], abs=0.3)
 
 
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("farther", [-250.0, 250.0])
+def test_a_bead_is_seen_though_at_another_height_the_volume_is_elsewhere(above, farther):
+    away = RigidTransform.from_rotation_translation(np.eye(3), [0, 0, farther]) @ CAMERA
+    height = 30.0 if above else -30.0
+    motions, volume = [away, CAMERA] if above else [CAMERA, away], bead((5.0, 2.0, height), grid())
+    middle_height = float(UP @ CAMERA.translation)
+    alone = draw(volume, grid(), [CAMERA], [0.0], step_mm=0.5).sum(dim=0)
+    both = draw(volume, grid(), motions, [middle_height - 5, middle_height + 5], step_mm=0.5).sum(dim=0)
+    assert (both - alone).abs().max() < 0.02 * alone.max()
+
+
 def by_definition(volume, index_from_ct, motions, heights, layers, pixels, step):
     """Layers at some pixels (u, v) from the words of the docstring, in float64: ``[layers, n]``."""
     depth = np.arange(350.0, 650.0, step) + step / 2
