@@ -38,6 +38,7 @@ _DAMPING = 0.01  # at first, of the Hessian's diagonal
 _LEAST_GAIN, _MOST_FAILURES = 1e-2, 2  # of the loss: silhouettes come and go with the pose, so it is never still
 _SMALLEST_STEP_MM = 0.02  # ends a stage
 _BLUR_A_PIXEL = 0.75  # a blur of so many pixels hides what smaller ones would show
+_BLUR_A_PIXEL_AT_FIRST = 1.5  # as one body, from far away: with larger pixels, it ends one level off more often
 _SOFT_BIN = 2  # soft tissue has nothing as fine as a pixel
 _AROUND_MM = 27.0  # of the vertebrae, where soft tissue has to be right
 _ARM_MM = 30.0  # a turn moves the rim of a vertebra this many mm a radian
@@ -157,7 +158,7 @@ class _Comparison:
 
 
 def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool) -> _Comparison:
-    factor = max(int(sigma_px / _BLUR_A_PIXEL), 1)
+    factor = max(int(sigma_px / (_BLUR_A_PIXEL if moves else _BLUR_A_PIXEL_AT_FIRST)), 1)
     soft, scene = soft_tissue(scene, poses, moves=moves)
     scene, sigma_px = scene.coarser(factor), sigma_px / factor
     settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
