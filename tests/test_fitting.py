@@ -97,6 +97,15 @@ def test_levels_outside_the_images_are_not_compared(matcher):
     assert fit_spine(matcher, SPINE, far, scores).fits == {}
 
 
+def test_a_level_behind_the_source_fits_nothing_and_the_others_fit(matcher):
+    behind = RigidTransform.from_rotation_translation(np.eye(3), [0, -900, 0])
+    poses = dict.fromkeys(LEVELS, WORLD_FROM_CT) | {"L1": behind @ WORLD_FROM_CT}
+    fits = matcher.match(poses, ["T11", "L1"], 3.0, 4.0)
+    assert fits["L1"].fit < 0.2
+    assert fits["T11"].fit > 0.8
+    assert np.linalg.norm(fits["T11"].shift) < 1
+
+
 def test_neighbours_turn_alike():
     """All have their best turn at 6 degrees; one that hardly prefers -12 follows its neighbours."""
     angles = np.array([-15, 0, 15])

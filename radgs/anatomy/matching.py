@@ -105,7 +105,7 @@ class Matcher:
         fits = {level: np.zeros(shifts.shape[:3]) for level in levels}
         for view in self.views:
             near = {names[i] for k in levels for i in range(len(names)) if abs(i - names.index(k)) <= 1}
-            drawn = {k: project_part(self.bones[k], view.camera, poses[k], _STEP_MM) for k in near}
+            drawn = {k: self._drawn(k, view.camera, poses[k]) for k in near}
             for level in levels:
                 i = names.index(level)
                 picture = np.sum([drawn[k] for k in names[max(i - 1, 0) : i + 2]], axis=0)
@@ -118,6 +118,12 @@ class Matcher:
                     fits[level] += ndimage.map_coordinates(found, [along[..., 1], along[..., 0]], order=1)
         cost = 0.5 * _PRIOR * (shifts**2).sum(axis=-1) / off_mm**2
         return {level: _best(fit, cost, axis) for level, fit in fits.items()}
+
+    def _drawn(self, level: str, camera: Camera, world_from_ct: RigidTransform) -> NDArray[np.float32]:
+        """The vertebra's line integrals; nothing if a bad guess puts it behind the source."""
+        if np.isnan(camera.project(world_from_ct.apply(self.bones[level].corners))).any():
+            return np.zeros((camera.height, camera.width), dtype=np.float32)
+        return project_part(self.bones[level], camera, world_from_ct, _STEP_MM)
 
 
 def _view(xray: Xray, middle: NDArray[np.float64]) -> _View:
