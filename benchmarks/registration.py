@@ -20,7 +20,7 @@ from measure import print_row, write_rows
 from trials.chain import METHOD, run_chain, take
 from trials.place import Place
 from trials.refinement import METHODS, SEVERAL, run_refinement
-from trials.rows import by_case, chain_rows, refinement_rows, telling
+from trials.rows import by_case, chain_rows, patient_rows, refinement_rows, telling
 from trials.table import Table
 from world.cases import CASES, GOALS
 
@@ -96,7 +96,7 @@ def main() -> None:
     if "refinement" in options.parts:
         measure_refinement(place, table, options.quick, until, list(METHODS))
     found = table.read()
-    rows = chain_rows(found) + refinement_rows(found)
+    rows = chain_rows(found) + patient_rows(found) + refinement_rows(found)
     for row in rows:
         print_row(row)
     write_rows(options.json, rows, about=options.about, cases=by_case(found), evidence=telling(found))

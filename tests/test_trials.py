@@ -1,9 +1,11 @@
 """What benchmarks/registration.py makes of a table of registrations; every number is known by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from trials.rows import by_case, chain_rows, counted, refinement_rows, telling
+from trials.rows import by_case, chain_rows, counted, patient_rows, refinement_rows, telling
 from trials.starts import offset, rest_shape
 from trials.table import COLUMNS, Table, Trial
 
@@ -53,6 +55,23 @@ def test_a_missing_pose_is_a_failure_and_an_unseen_level_is_none(tmp_path):
     assert one.value == pytest.approx(100 / 3)
     assert two.n == 3
     assert two.met is False
+
+
+def test_other_patients_have_rows_of_their_own_and_fine_cts_one(tmp_path):
+    first = [_trial(0.4, ct_mm=2.5), _trial(3.0, ct_mm=2.5, shot=2)]
+    other = [
+        replace(_trial(mtre, ct_mm=1.5, case=case), patient="q") for mtre, case in ((0.2, "usual"), (9.0, "wires"))
+    ]
+    table = _table(tmp_path, first + other).read()
+    rows = chain_rows(table)
+    assert _value(rows, "whole chain: success at 2 mm").value == 50.0
+    assert _value(rows, "whole chain: mTRE, CT of 1.5 mm or finer").value == pytest.approx(0.2)
+    rows = patient_rows(table)
+    assert _value(rows, "patient q, usual: success at 2 mm").value == 100.0
+    assert _value(rows, "patient q, all other cases: success at 2 mm").value == 0.0
+    assert _value(rows, "patient q, all cases: false accepts among accepted").value == 50.0
+    assert patient_rows(_table(tmp_path / "one", first).read()) == []
+    assert [entry["case"] for entry in by_case(table)] == ["usual"]
 
 
 def test_false_accepts_are_those_accepted_beyond_2_mm(tmp_path):

@@ -86,7 +86,7 @@ def _row(
     note: str,
 ) -> Trial:
     truth, points = shot.scene.truth[level], place.points[level]
-    about: dict[str, Any] = {"start_mm": _unregistered(place, shot, level)}
+    about: dict[str, Any] = {"ct_mm": place.ct_mm, "start_mm": _unregistered(place, shot, level)}
     if level in levels:
         centre = truth.apply(place.hospital.body.centres[level])
         about["located_mm"] = float(np.linalg.norm(centre - levels[level]["centre_mm"]))

@@ -67,6 +67,11 @@ class Place:
         return load_recm(folder), load_regm(folder)
 
     @cached_property
+    def ct_mm(self) -> float:
+        """The largest side of the CT's voxels."""
+        return float(read_volume(self.file("ct.nii.gz")).spacing.max())
+
+    @cached_property
     def hospital(self) -> Hospital:
         """Takes the X-rays."""
         return Hospital(read_volume(self.file("ct.nii.gz")), read_volume(self.file("vertebrae.nii.gz")), self.levels)

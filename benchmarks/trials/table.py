@@ -19,6 +19,7 @@ class Trial:
         patient: id.
         shot: its seed.
         level: name.
+        ct_mm: the largest side of the CT's voxels.
         start_mm: mTRE before anything: of the CT laid at the isocentre (whole chain), or of the start.
         located_mm: distance of the detected centre from the true one.
         regm_mm: mTRE after RecM and RegM.
@@ -35,6 +36,7 @@ class Trial:
     patient: str
     shot: int
     level: str
+    ct_mm: float | None = None
     start_mm: float | None = None
     located_mm: float | None = None
     regm_mm: float | None = None
