@@ -251,3 +251,26 @@ def test_every_command_explains_itself(command):
     done = radgs(command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 100
+
+
+def test_view_says_what_became_of_each_vertebra_from_head_to_foot(tmp_path):
+    for shot, level, verdict in (("s1", "L1", "accepted"), ("s1", "T12", "review"), ("s2", "L1", "rejected")):
+        content = {"verdict": verdict, "probability": 0.5, "reasons": [f"why {shot} {level} [3]"]}
+        if verdict == "accepted":
+            content["covariance"] = {"rms_mm": 0.129}
+        (tmp_path / "p" / shot / level).mkdir(parents=True)
+        write_json(tmp_path / "p" / shot / level / "verdict.json", content)
+    done = radgs("view", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "why s" in line]
+    assert [next(k for k in ("T12", "L1") if k in line) for line in lines] == ["T12", "L1", "L1"]
+    assert [next(k for k in ("p/s1", "p/s2") if k in line) for line in lines] == ["p/s1", "p/s1", "p/s2"]
+    assert "0.13" in lines[1]
+    assert "accepted" in lines[1]
+    assert "why s1 L1 [3]" in lines[1]
+    of_level = radgs("view", ".", cwd=tmp_path / "p/s2/L1")
+    assert "rejected" in of_level.stdout
+    assert "accepted" not in of_level.stdout
+    nothing = radgs("view", str(tmp_path / "p/s3"))
+    assert nothing.returncode == 2
+    assert "holds no verdict.json" in nothing.stderr

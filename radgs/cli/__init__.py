@@ -170,6 +170,19 @@ def summary(path: Annotated[Path, typer.Argument()] = Path("results/evaluation/s
 
 
 @app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(help="of a level, a shot, a patient or all results")] = Path("results"),
+    pictures: Annotated[bool, typer.Option("--open", help="show each level's overlay in the system's viewer")] = False,
+) -> None:
+    """Say what became of each vertebra and why, and show where it lies on the X-rays."""
+    from radgs.cli.tables import print_results
+
+    for level in print_results(folder):
+        if pictures and (level / "overlay.png").is_file():
+            typer.launch(str(level / "overlay.png"))
+
+
+@app.command()
 def schema(target: Annotated[Path, typer.Argument()] = Path("workflow/schemas/config.schema.json")) -> None:
     """Write the JSON schema of the config, for editors."""
     from radgs.config import export_schema

@@ -98,6 +98,40 @@ def print_outcomes(outcomes: Mapping[str, Outcome]) -> None:
     Console().print(table)
 
 
+def print_results(folder: Path) -> list[Path]:
+    """What the results under a folder say: of a level, a shot, a patient, or all of them.
+
+    Returns:
+        The levels' folders, from head to foot within a shot.
+
+    Raises:
+        RadgsError: there are none.
+    """
+    from radgs.anatomy.levels import LEVELS, cranio_caudal
+
+    by_shot: dict[Path, dict[str, Path]] = {}
+    for file in sorted(one for one in folder.rglob("verdict.json") if one.resolve().parent.name in LEVELS):
+        by_shot.setdefault(file.resolve().parents[1], {})[file.resolve().parent.name] = file.resolve()
+    found = [files[level] for files in by_shot.values() for level in cranio_caudal(files)]
+    if not found:
+        raise RadgsError(
+            f"{folder}: holds no verdict.json; give the folder of a level, a shot, a patient or of all results"
+        )
+    table = Table()
+    for column in ("shot", "level", "verdict", "P(error < 2 mm)", "noise, mm"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why")
+    for file in found:
+        one = read_json(file)
+        rms = (one.get("covariance") or {}).get("rms_mm")
+        shot = "/".join(file.parents[1].parts[-2:])
+        noise = "-" if rms is None else f"{rms:.2f}"
+        cells = (shot, file.parent.name, one["verdict"], f"{one['probability']:.3f}", noise, "; ".join(one["reasons"]))
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+    return [file.parent for file in found]
+
+
 def print_methods(content: Mapping[str, Any]) -> None:
     """What :func:`radgs.evaluation.evaluate_poses` returns, as a Markdown table."""
     lines = [
