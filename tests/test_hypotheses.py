@@ -11,7 +11,7 @@ from radgs.images import Xray
 from radgs.kernels import gradients
 from radgs.registration import Scene, View, refine
 from radgs.registration.hypotheses import Attempt, best_two, convincing, refine_from_hypotheses
-from radgs.registration.names import names_stand, remaining_doubts
+from radgs.registration.names import settle_names
 from radgs.registration.refine import Refined
 from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, match, search
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
@@ -173,26 +173,47 @@ def test_what_convinces_agrees_with_every_view_and_is_not_torn_from_its_neighbou
     assert convincing(torn, points, settings) == {"L1", "L2"}
 
 
-def test_names_stand_where_one_level_up_or_down_agrees_less_and_do_not_where_more(straight):
+def doubted(straight):
+    entry = {"doubts": ["another name", "cut"], "name_doubts": ["another name"]}
+    return dict.fromkeys(straight[0].excess, entry), {level: straight[0].points(level) for level in straight[0].excess}
+
+
+def test_doubts_of_names_go_where_one_level_up_or_down_agrees_clearly_less(straight):
     tissue, scene = straight
+    levels, points = doubted(straight)
     settings = Config().refinement
     right = refine(scene, dict.fromkeys(tissue.excess, THERE), settings)
-    assert names_stand(scene, right, settings)
+    found, left = settle_names(scene, (right, right), levels, points, settings)
+    assert found == (right, right)
+    assert left == {key: ["cut"] for key in levels}
+    _, left = settle_names(scene, (right, right), levels, points, settings.model_copy(update={"certain_names": 2.0}))
+    assert left == {key: ["another name", "cut"] for key in levels}
+
+
+def test_names_one_level_off_that_agree_better_are_taken_and_stay_doubted(straight):
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    settings = Config().refinement
     spacing = tissue.centre("L1") - tissue.centre("T12")
     wrong = refine(scene, dict.fromkeys(tissue.excess, THERE @ move(*spacing)), settings)
     assert off(wrong.world_from_ct["L1"], tissue) > 15
-    assert not names_stand(scene, wrong, settings)
+    (best, second), left = settle_names(scene, (wrong, wrong), levels, points, settings)
+    assert max(off(best.world_from_ct[level], tissue, level) for level in levels) < 0.5
+    assert second is wrong
+    assert left == {key: ["another name", "cut"] for key in levels}
 
 
-def test_only_doubts_of_names_go_and_only_where_a_level_convinces(straight, monkeypatch):
+def test_other_names_are_tried_only_where_there_is_doubt(straight, monkeypatch):
     tissue, scene = straight
-    good, bad = {"AP": 0.9, "LA": 0.8}, {"AP": 0.9, "LA": 0.3}
-    found = result(0, {"T12": good, "L1": bad, "L2": good})
-    points = {level: tissue.points(level) for level in found.similarity}
-    entry = {"doubts": ["another name", "cut"], "name_doubts": ["another name"]}
-    levels = {"T12": entry, "L1": entry, "L2": {"doubts": ["cut"], "name_doubts": []}}
-    for stand, of_t12 in ((True, ["cut"]), (False, ["another name", "cut"])):
-        monkeypatch.setattr("radgs.registration.names.names_stand", lambda *a, stand=stand: stand)
-        left = remaining_doubts(scene, found, levels, points, Config().refinement)
-        assert left == {"T12": of_t12, "L1": ["another name", "cut"], "L2": ["cut"]}
-    assert remaining_doubts(scene, found, {"L1": {}, "L2": {}}, points, Config().refinement) == {"L1": [], "L2": []}
+    calls = []
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a: calls.append(a) or bad)
+    good = result(0, {key: {"AP": 0.9, "LA": 0.8} for key in tissue.excess})
+    bad = result(9, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
+    levels, points = doubted(straight)
+    certain = {key: {"doubts": ["cut"]} for key in levels}
+    found, left = settle_names(scene, (good, bad), certain, points, Config().refinement)
+    assert (found, left, calls) == ((good, bad), {key: ["cut"] for key in levels}, [])
+    half = result(0, {k: {"AP": 0.9, "LA": 0.3 if k == "L1" else 0.8} for k in tissue.excess})
+    found, left = settle_names(scene, (half, bad), levels, points, Config().refinement)
+    assert len(calls) == 2
+    assert left == {k: ["another name", "cut"] if k == "L1" else ["cut"] for k in levels}  # L1 does not convince

@@ -24,7 +24,7 @@ from radgs.registration.scene import Scene
 from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, search
 
 _TORN_MM = 15.0  # between what two neighbours make of one of them: more than any joint gives
-_ENOUGH = 0.75  # of the levels convince: the spine is where it should be
+_ENOUGH = 0.75  # of the levels
 _PLACES = 4  # that are looked at more closely
 _ROUNDS = 2  # of refinements in which convincing levels put the others in place
 _LEAST_GAIN = 0.1  # of all levels' similarities together: the best poses are as good as they get
@@ -66,9 +66,9 @@ def refine_from_hypotheses(
         Attempt(refine(scene, dict.fromkeys(scene.parts, body), settings), dict.fromkeys(start, 0)),
         Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 1)),
     ]
-    _place_neighbours(scene, attempts, counted, settings)
+    place_neighbours(scene, attempts, counted, settings)
     best, _ = best_two(attempts, list(start))
-    if len(convincing(best, counted, settings)) < _ENOUGH * len(start):
+    if not convinces(best, counted, settings):
         places = []
         for motion in search(scene, dict.fromkeys(scene.parts, body), WHOLE_SPINE, _PLACES):
             with suppress(GeometryError):  # nothing would be seen there
@@ -77,11 +77,11 @@ def refine_from_hypotheses(
             likeliest, _ = min(places, key=lambda place: place[1])
             result = refine(scene, dict.fromkeys(scene.parts, likeliest), settings)
             attempts.append(Attempt(result, dict.fromkeys(start, len(attempts))))
-            _place_neighbours(scene, attempts, counted, settings)
+            place_neighbours(scene, attempts, counted, settings)
     return best_two(attempts, list(start))
 
 
-def _place_neighbours(
+def place_neighbours(
     scene: Scene,
     attempts: list[Attempt],
     points: Mapping[str, NDArray[np.float64]],
@@ -116,6 +116,11 @@ def _placed(scene: Scene, sure: Mapping[str, RigidTransform]) -> dict[str, Rigid
         pose = placed[beside]
         placed[level] = search(scene, {level: pose}, ONE_JOINT)[0] @ pose
     return placed
+
+
+def convinces(best: Refined, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings) -> bool:
+    """Whether enough levels convince: the spine is where it should be."""
+    return len(convincing(best, points, settings)) >= _ENOUGH * len(points)
 
 
 def convincing(best: Refined, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings) -> Set[str]:

@@ -1,8 +1,8 @@
-"""Whether the levels bear the right names: the CT one level up or down, refined, has to agree clearly less."""
+"""Whether the levels bear the right names: the CT is also refined one level up and one level down."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,62 +13,69 @@ from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
-from radgs.registration.hypotheses import convincing
+from radgs.registration.hypotheses import Attempt, best_two, convinces, convincing, place_neighbours
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
 
 
-def remaining_doubts(
+def settle_names(
     scene: Scene,
-    found: Refined,
+    found: tuple[Refined, Refined],
     levels: Mapping[str, Mapping[str, Any]],
     points: Mapping[str, NDArray[np.float64]],
     settings: RefinementSettings,
-) -> dict[str, list[str]]:
-    """By level, why it is not certain: without doubts of its name, if it convinces where it was found and names stand.
+) -> tuple[tuple[Refined, Refined], dict[str, list[str]]]:
+    """Where names are doubted, or poses do not convince: what refinement says of names one level off.
+
+    If these agree better with the X-rays, they are the result, and what was found before is the second best. If they
+    agree clearly less, levels that convince are what they are called.
 
     Args:
         scene: the X-rays and the CT.
-        found: poses of the levels, and how they agree.
+        found: the best poses of the levels and the second best, and how they agree.
         levels: by level, ``doubts`` and those of them that are of its name, ``name_doubts``.
         points: ``[n, 3]`` LPS mm of each.
         settings: of the refinement.
+
+    Returns:
+        The best and the second best, and by level the doubts that remain.
     """
+    counted = {level: points[level] for level in levels}
+    doubts = {level: list(entry.get("doubts", ())) for level, entry in levels.items()}
     of_names = {level: set(entry.get("name_doubts", ())) for level, entry in levels.items()}
-    sure = {k for k in convincing(found, {k: points[k] for k in levels}, settings) if of_names[k]}
-    dispelled = sure if sure and names_stand(scene, found, settings) else set()
-    return {
-        level: [why for why in entry.get("doubts", ()) if level not in dispelled or why not in of_names[level]]
-        for level, entry in levels.items()
-    }
+    best, _ = found
+    if convinces(best, counted, settings) and not any(of_names.values()):
+        return found, doubts
+    other = _best_of_other_names(scene, best, settings)
+    lead = _agreement(best, counted) - (_agreement(other, counted) if other else 0.0)
+    if other and lead < 0:
+        attempts = [Attempt(other, dict.fromkeys(counted, 0))]
+        place_neighbours(scene, attempts, counted, settings)
+        return (best_two(attempts, list(counted))[0], best), doubts
+    if lead >= settings.certain_names:
+        for level in convincing(best, counted, settings):
+            doubts[level] = [why for why in doubts[level] if why not in of_names[level]]
+    return found, doubts
 
 
-def names_stand(scene: Scene, found: Refined, settings: RefinementSettings) -> bool:
-    """Whether the X-rays agree clearly better with the levels as they are named than with names one off.
-
-    Args:
-        scene: the X-rays and the CT.
-        found: poses of the levels that count, and how they agree.
-        settings: how much better it has to be.
-    """
-    poses, levels = found.world_from_ct, list(found.world_from_ct)
-    body, _ = consensus(poses, {level: scene.parts[level].corners.numpy() for level in levels})
+def _best_of_other_names(scene: Scene, found: Refined, settings: RefinementSettings) -> Refined | None:
+    """The one of both refinements with names one level off that agrees better; None if nothing would be seen."""
     centres = np.stack([scene.parts[level].centre.numpy() for level in cranio_caudal(scene.parts)])
     if len(centres) < 2:
-        return False
+        return None
+    corners = {level: scene.parts[level].corners.numpy() for level in found.world_from_ct}
+    body, _ = consensus(found.world_from_ct, corners)
     spacing = np.diff(centres, axis=0).mean(axis=0)
-    here = _agreement(found, levels)
+    tried = []
     for way in (spacing, -spacing):
         start = body @ RigidTransform.from_rotation_translation(np.eye(3), way)
         try:
-            there = refine(scene, dict.fromkeys(scene.parts, start), settings)
+            tried.append(refine(scene, dict.fromkeys(scene.parts, start), settings))
         except GeometryError:  # nothing would be seen there
             continue
-        if here - _agreement(there, levels) < settings.certain_names:
-            return False
-    return True
+    return max(tried, key=lambda one: _agreement(one, found.world_from_ct), default=None)
 
 
-def _agreement(found: Refined, levels: Iterable[str]) -> float:
+def _agreement(found: Refined, levels: Collection[str]) -> float:
     """Mean over levels of the similarity of the view that agrees least."""
     return float(np.mean([min(found.similarity[level].values(), default=0.0) for level in levels]))

@@ -22,7 +22,7 @@ from radgs.registration.covariance import PoseCovariance
 from radgs.registration.hypotheses import refine_from_hypotheses
 from radgs.registration.initialize import Estimate, estimate
 from radgs.registration.judge import Evidence, Verdict, judge
-from radgs.registration.names import remaining_doubts
+from radgs.registration.names import settle_names
 from radgs.registration.scene import Scene
 from radgs.registration.soft_tissue import SoftTissue
 from radgs.registration.view import View
@@ -83,8 +83,7 @@ def register(
         patient: the CT's side.
         xrays: the views.
         levels: by level, ``centre_mm`` (world), ``residual_mm``, ``doubts`` and those of them that are of its name,
-            ``name_doubts``, as in ``levels.json``. Of levels that convince, the latter are dropped if refinement finds
-            that names one level off agree clearly less.
+            ``name_doubts``, as in ``levels.json``; see :func:`radgs.registration.names.settle_names`.
         recm: reconstruction network, or one for each level.
         regm: registration network, or one for each level.
         verdict_model: of :func:`radgs.registration.judge.read_model`.
@@ -103,11 +102,12 @@ def register(
     views = {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}
     scene = Scene(views, patient.tissue, patient.soft)
     start = {level: found.regm for level, found in estimates.items()}
-    chosen, other = refine_from_hypotheses(scene, start, points, config.refinement)
-    doubts = remaining_doubts(scene, chosen, {k: levels[k] for k in start}, points, config.refinement)
+    found = refine_from_hypotheses(scene, start, points, config.refinement)
+    located = {level: levels[level] for level in start}
+    (chosen, other), doubts = settle_names(scene, found, located, points, config.refinement)
     seconds = (time.perf_counter() - began) / len(centres)
     results = {}
-    for level, found in estimates.items():
+    for level, estimated in estimates.items():
         pose = chosen.world_from_ct[level]
         similar = chosen.similarity[level]
         seen = [x.camera.sees(pose.apply(points[level])).mean() for x in xrays.values()]
@@ -115,10 +115,10 @@ def register(
             similarity=float(np.mean(list(similar.values()))) if similar else -1.0,
             worst_similarity=min(similar.values()) if len(similar) == len(xrays) else -1.0,
             disagreement_mm=_mean_distance(pose, other.world_from_ct[level], points[level]),
-            moved_mm=_mean_distance(pose, found.regm, points[level]),
+            moved_mm=_mean_distance(pose, estimated.regm, points[level]),
             residual_mm=float(levels[level]["residual_mm"]),
             visible=float(min(seen)),
         )
         verdict = judge(evidence, config.judgement, verdict_model, patient.audit[level].reasons, doubts[level])
-        results[level] = Registration(level, found, pose, chosen.covariance.get(level), verdict, seconds)
+        results[level] = Registration(level, estimated, pose, chosen.covariance.get(level), verdict, seconds)
     return results
