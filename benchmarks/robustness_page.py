@@ -18,12 +18,13 @@ HEAD = """# Robustness
 
 Measured by `python benchmarks/registration.py --json {source}`; this page is written from that file by
 `benchmarks/robustness_page.py`. **The X-rays are simulated**, from the demo patient's CT (real, slices of 2.5 mm; rows
-that name another patient are of its CT), by a simulator that shares no projector, physics or bending of the spine with training: ITK-RTK, a tube's spectrum, the
-CT bent as a whole ([benchmarks/world](../benchmarks/world/cases.py) holds every strength). The patient lies turned by
-up to 20 degrees and moved by up to 50 mm on each axis; every joint is bent by 3 degrees and 1.5 mm against the CT; the
-views are turned by up to 15 degrees. A case changes what its name says and nothing else; shots with the same number
-show the same patient lying the same way. A level without a pose that both images show by half is a failure. Spread:
-half of the interval between the quartiles, or of the 95 % Wilson interval. A goal that was missed says so.
+that name another patient are of its CT), by a simulator that shares no projector, physics or bending of the spine with
+training: ITK-RTK, a tube's spectrum, the CT bent as a whole ([benchmarks/world](../benchmarks/world/cases.py) holds
+every strength). The patient lies turned by up to 20 degrees and moved by up to 50 mm on each axis; every joint is bent
+by 3 degrees and 1.5 mm against the CT; the views are turned by up to 15 degrees. A case changes what its name says and
+nothing else; shots with the same number show the same patient lying the same way. A level without a pose that both
+images show by half is a failure. Spread: half of the interval between the quartiles, or of the 95 % Wilson interval. A
+goal that was missed says so.
 
 Machine: {machine}; one thread, with other work on the machine, so the times are too long. {about}
 
