@@ -20,7 +20,7 @@ class RefinementSettings(Section):
     )
     articulated_stages: list[tuple[PositiveFloat, PositiveInt]] = Field([(1.5, 10), (0.8, 12)], min_length=1)
     convincing_similarity: float = Field(
-        0.55, ge=-1, le=1, description="of every view, else other starts are tried; a level too high or low reaches 0.5"
+        0.55, ge=-1, le=1, description="of every view, else other starts are tried; names one level off seldom reach it"
     )
     certain_names: float = Field(
         0.15, ge=0, description="by so much the mean similarity has to exceed that of names one level off"
