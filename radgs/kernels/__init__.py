@@ -1,5 +1,7 @@
 """The hot loops and nothing else: Numba on the CPU, CUDA C++ on a GPU, and plain PyTorch twins."""
 
+from radgs.kernels.correlation_reference import LEAST_CURVATURE
+from radgs.kernels.correlations import Correlations, correlations
 from radgs.kernels.dispatch import Backend, resolve_backend
 from radgs.kernels.filters import gradients
 from radgs.kernels.line_integrals import (
@@ -18,9 +20,12 @@ from radgs.kernels.splatting import (
 
 __all__ = [
     "LARGEST_CUTOFF",
+    "LEAST_CURVATURE",
     "THINNEST",
     "Backend",
+    "Correlations",
     "Method",
+    "correlations",
     "depth_integrals",
     "depth_integrals_and_gradients",
     "depth_integrals_in_layers",

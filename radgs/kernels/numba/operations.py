@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radgs.kernels.numba import correlations as correlation
 from radgs.kernels.numba import filters, layers, rasterize, siddon, trilinear, voxelize
 from radgs.kernels.numba import project as projection
 from radgs.kernels.numba.lanes import zeros
@@ -143,6 +144,26 @@ def gradients(images: Tensor, smooth: np.ndarray, steep: np.ndarray) -> Tensor:
     out = np.empty((len(images), 2, *images.shape[1:]), np.float32)
     launch(filters.slopes, _array(images), smooth, steep, out)
     return torch.from_numpy(out)
+
+
+def correlations(
+    drawn: Sequence[Tensor],
+    windows: Sequence[tuple[int, int, int, int]],
+    seen: Tensor,
+    pixels: Sequence[Tensor],
+    ends: np.ndarray,
+) -> tuple[Tensor, ...]:
+    """Values, gradients, Hessians, own Jacobians and residuals of `radgs.kernels.Correlations`."""
+    parts, count = len(drawn), int(ends[-1])
+    starts = np.cumsum([0, *(image.numel() for image in drawn)])[:-1]
+    value, gradient, hessian = (np.zeros((parts, 2, *(6 * parts,) * n)) for n in range(3))
+    jacobian, residual = np.empty((2, 6, count), np.float32), np.empty((2, count), np.float32)
+    if count:
+        flat, where = torch.cat([image.flatten() for image in drawn]), torch.cat(list(pixels))
+        boxes = np.array(windows, np.int64)
+        out = value, gradient, hessian, jacobian, residual
+        launch(correlation.correlate, _array(flat), starts, boxes, _array(seen), _array(where), ends, *out)
+    return tuple(torch.from_numpy(a) for a in (value, gradient, hessian, jacobian, residual))
 
 
 def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
