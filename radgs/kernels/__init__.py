@@ -3,6 +3,7 @@
 from radgs.kernels.correlation_reference import LEAST_CURVATURE
 from radgs.kernels.correlations import Correlations, correlations
 from radgs.kernels.dispatch import Backend, resolve_backend
+from radgs.kernels.fields import field_equations
 from radgs.kernels.filters import gradients
 from radgs.kernels.line_integrals import (
     Method,
@@ -29,6 +30,7 @@ __all__ = [
     "depth_integrals",
     "depth_integrals_and_gradients",
     "depth_integrals_in_layers",
+    "field_equations",
     "gradients",
     "rasterize_coefficients",
     "rasterize_gaussians",

@@ -9,20 +9,12 @@ from numba import int64, njit, prange
 
 from radgs.kernels.correlation_reference import LEAST_CURVATURE, LEAST_DEVIATION, OUTLIER, RIDGE, ROBUST_STEPS
 from radgs.kernels.numba.options import INNER, PARALLEL
+from radgs.kernels.numba.products import dot, products, times
 
 _F = np.float32
-_CHUNK = 256  # pixels; so many of all rows stay in the fastest cache
 _TINY = 1e-9
 _SHORTEST = 1e-6
 _MAD = 1.4826  # standard deviations of a normal distribution to a median deviation
-
-
-@njit(**INNER)
-def _dot(a, b):
-    total = _F(0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
-    return total
 
 
 @njit(**INNER)
@@ -32,39 +24,15 @@ def _add(out, factor, row):
 
 
 @njit(**INNER)
-def _times(out, a, b):
-    for i in range(out.shape[0]):
-        out[i] = a[i] * b[i]
-
-
-@njit(**INNER)
-def _products(rows, count, weights, out):
-    """Fill ``out[:count, :count]`` with weighted sums of products."""
-    out[:count, :count] = 0
-    pixels = rows.shape[1]
-    weighted = np.empty(_CHUNK, np.float32)
-    for first in range(0, pixels, _CHUNK):
-        last = min(first + _CHUNK, pixels)
-        part = weighted[: last - first]
-        for i in range(count):
-            _times(part, rows[i, first:last], weights[first:last])
-            for j in range(i + 1):
-                out[i, j] += _dot(part, rows[j, first:last])
-    for i in range(count):
-        for j in range(i):
-            out[j, i] = out[i, j]
-
-
-@njit(**INNER)
-def _strengths(products, nuisances, count):
+def _strengths(gram, nuisances, count):
     """What of each nuisance explains most of the rows after them, ``[k, count - k]``, and the ridge that held it."""
     k = nuisances
     ridge, lower = np.empty(k), np.zeros((k, k))
-    out = products[:k, k:count].copy()
+    out = gram[:k, k:count].copy()
     for i in range(k):
-        ridge[i] = RIDGE * products[i, i] + _TINY
+        ridge[i] = RIDGE * gram[i, i] + _TINY
         for j in range(i + 1):
-            value = products[i, j] + (ridge[i] if i == j else 0.0)
+            value = gram[i, j] + (ridge[i] if i == j else 0.0)
             for l in range(j):
                 value -= lower[i, l] * lower[j, l]
             lower[i, j] = np.sqrt(max(value, _TINY * _TINY)) if i == j else value / lower[j, j]
@@ -81,12 +49,12 @@ def _strengths(products, nuisances, count):
 
 
 @njit(**INNER)
-def _rest(products, strengths, ridge, row, column):
+def _rest(gram, strengths, ridge, row, column):
     """The product of two rows after the nuisances; rows and columns count from the first that is no nuisance."""
     k = len(ridge)
-    value = products[k + row, k + column]
+    value = gram[k + row, k + column]
     for i in range(k):
-        value -= strengths[i, row] * (products[i, k + column] + ridge[i] * strengths[i, column])
+        value -= strengths[i, row] * (gram[i, k + column] + ridge[i] * strengths[i, column])
     return value
 
 
@@ -106,21 +74,21 @@ def _cauchy(residual, scale, weights):
 
 
 @njit(**INNER)
-def _doubt(rows, nuisances, products, weights):
+def _doubt(rows, nuisances, gram, weights):
     """Fill ``weights``: small where moving and still image differ more than they usually do."""
     pixels = rows.shape[1]
     weights[:] = _F(1)
-    _products(rows, nuisances + 2, weights, products)
-    strengths, _ = _strengths(products, nuisances, nuisances + 2)
+    products(rows, nuisances + 2, weights, gram)
+    strengths, _ = _strengths(gram, nuisances, nuisances + 2)
     moving, still = np.empty(pixels, np.float32), np.empty(pixels, np.float32)
     _without(rows, strengths, nuisances, 0, moving)
     _without(rows, strengths, nuisances, 1, still)
     weighted, residual = np.empty(pixels, np.float32), np.empty(pixels, np.float32)
-    least = LEAST_DEVIATION * np.sqrt(_dot(still, still) / pixels)
+    least = LEAST_DEVIATION * np.sqrt(dot(still, still) / pixels)
     middle = (pixels - 1) // 2
     for _ in range(ROBUST_STEPS):
-        _times(weighted, weights, moving)
-        strength = _dot(weighted, still) / (_dot(weighted, moving) + _TINY)
+        times(weighted, weights, moving)
+        strength = dot(weighted, still) / (dot(weighted, moving) + _TINY)
         residual[:] = still
         _add(residual, _F(-strength), moving)
         deviation = _MAD * np.partition(np.abs(residual), middle)[middle] + least + _TINY
@@ -178,29 +146,29 @@ def _centre(rows, weights):
     for n in range(len(weights)):
         total += weights[n]
     for k in range(rows.shape[0]):
-        mean = _F(_dot(rows[k], weights) / total)
+        mean = _F(dot(rows[k], weights) / total)
         for n in range(rows.shape[1]):
             rows[k, n] -= mean
 
 
 @njit(**INNER)
-def _model(products, strengths, ridge, touching, gradient, hessian):
+def _model(gram, strengths, ridge, touching, gradient, hessian):
     """Fill the gradient and the Hessian of one minus the correlation; the correlation and both images' lengths."""
-    length = max(np.sqrt(max(_rest(products, strengths, ridge, 0, 0), 0.0)), _SHORTEST)
-    other = max(np.sqrt(max(_rest(products, strengths, ridge, 1, 1), 0.0)), _SHORTEST)
-    value = _rest(products, strengths, ridge, 0, 1) / (length * other)
+    length = max(np.sqrt(max(_rest(gram, strengths, ridge, 0, 0), 0.0)), _SHORTEST)
+    other = max(np.sqrt(max(_rest(gram, strengths, ridge, 1, 1), 0.0)), _SHORTEST)
+    value = _rest(gram, strengths, ridge, 0, 1) / (length * other)
     gradient[:], hessian[:] = 0, 0
     parameters = 6 * len(touching)
     along = np.empty(parameters)
     for i in range(parameters):
-        along[i] = _rest(products, strengths, ridge, 2 + i, 0) / length
+        along[i] = _rest(gram, strengths, ridge, 2 + i, 0) / length
     curvature = max(value, LEAST_CURVATURE) / length**2
     for i in range(parameters):
         row = 6 * touching[i // 6] + i % 6
-        gradient[row] = (along[i] * value - _rest(products, strengths, ridge, 2 + i, 1) / other) / length
+        gradient[row] = (along[i] * value - _rest(gram, strengths, ridge, 2 + i, 1) / other) / length
         for j in range(i + 1):
             column = 6 * touching[j // 6] + j % 6
-            both = curvature * (_rest(products, strengths, ridge, 2 + i, 2 + j) - along[i] * along[j])
+            both = curvature * (_rest(gram, strengths, ridge, 2 + i, 2 + j) - along[i] * along[j])
             hessian[row, column] = hessian[column, row] = both
     return value, length, other
 
@@ -211,16 +179,16 @@ def _residuals(rows, nuisances, weights, strengths, model, own, jacobian, residu
     value, length, other = model
     roots, moving = np.sqrt(weights), np.empty(rows.shape[1], np.float32)
     _without(rows, strengths, nuisances, 0, moving)
-    _times(moving, moving, roots)
+    times(moving, moving, roots)
     moving *= _F(1 / length)
     for k in range(6):
         row = jacobian[k]
         _without(rows, strengths, nuisances, 2 + 6 * own + k, row)
-        _times(row, row, roots)
-        _add(row, -_dot(row, moving), moving)
+        times(row, row, roots)
+        _add(row, -dot(row, moving), moving)
         row *= _F(1 / length)
     _without(rows, strengths, nuisances, 1, residual)
-    _times(residual, residual, roots)
+    times(residual, residual, roots)
     residual *= _F(1 / other)
     _add(residual, _F(-value), moving)
 
@@ -260,14 +228,14 @@ def correlate(drawn, starts, windows, seen, pixels, ends, value, gradient, hessi
             touching = touching[:count]
             rows = np.empty((nuisances + 2 + 6 * count, last - first), np.float32)
             weights = np.ones(last - first, np.float32)
-            products = np.empty((rows.shape[0], rows.shape[0]))
+            gram = np.empty((rows.shape[0], rows.shape[0]))
             _gather(drawn, starts, windows, seen, axis, mine, touching, rows)
             _centre(rows, weights)
-            _doubt(rows, nuisances, products, weights)
+            _doubt(rows, nuisances, gram, weights)
             _centre(rows, weights)
-            _products(rows, rows.shape[0], weights, products)
-            strengths, ridge = _strengths(products, nuisances, rows.shape[0])
-            model = _model(products, strengths, ridge, touching, gradient[own, axis], hessian[own, axis])
+            products(rows, rows.shape[0], weights, gram)
+            strengths, ridge = _strengths(gram, nuisances, rows.shape[0])
+            model = _model(gram, strengths, ridge, touching, gradient[own, axis], hessian[own, axis])
             value[own, axis] = model[0]
             columns, left = jacobian[axis, :, first:last], residual[axis, first:last]
             _residuals(rows, nuisances, weights, strengths, model, place, columns, left)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from radgs.kernels.numba import correlations as correlation
-from radgs.kernels.numba import filters, layers, rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba import fields, filters, layers, rasterize, siddon, trilinear, voxelize
 from radgs.kernels.numba import project as projection
 from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
@@ -164,6 +164,20 @@ def correlations(
         out = value, gradient, hessian, jacobian, residual
         launch(correlation.correlate, _array(flat), starts, boxes, _array(seen), _array(where), ends, *out)
     return tuple(torch.from_numpy(a) for a in (value, gradient, hessian, jacobian, residual))
+
+
+def field_equations(
+    derivatives: Tensor, residual: Tensor, weights: Tensor, rows: Tensor, columns: Tensor, nodes: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Curvature ``[C, ny, nx, C, ny, nx]`` and pull ``[C, ny, nx]``."""
+    places = _array(rows), _array(columns)
+    ends = tuple(np.searchsorted(at, np.arange(n)) for at, n in zip(places, nodes, strict=True))
+    count = len(derivatives)
+    cells = np.empty((nodes[0] - 1, nodes[1] - 1, 4 * count + 1, 4 * count + 1))
+    launch(fields.cells, _array(derivatives), _array(residual), _array(weights), places, ends, cells)
+    curvature, pull = np.zeros((count, *nodes, count, *nodes)), np.zeros((count, *nodes))
+    fields.add_cells(cells, curvature, pull)
+    return torch.from_numpy(curvature), torch.from_numpy(pull)
 
 
 def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:
