@@ -11,6 +11,7 @@ from radgs.kernels.line_integrals import (
     depth_integrals_and_gradients,
     depth_integrals_in_layers,
 )
+from radgs.kernels.moving import Box, MovedRays, Packed, moved_line_integrals, pack
 from radgs.kernels.reference import THINNEST
 from radgs.kernels.splatting import (
     LARGEST_CUTOFF,
@@ -24,14 +25,19 @@ __all__ = [
     "LEAST_CURVATURE",
     "THINNEST",
     "Backend",
+    "Box",
     "Correlations",
     "Method",
+    "MovedRays",
+    "Packed",
     "correlations",
     "depth_integrals",
     "depth_integrals_and_gradients",
     "depth_integrals_in_layers",
     "field_equations",
     "gradients",
+    "moved_line_integrals",
+    "pack",
     "rasterize_coefficients",
     "rasterize_gaussians",
     "resolve_backend",

@@ -20,9 +20,10 @@ from torch import Tensor
 from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.geometry import cross_matrix
-from radgs.kernels import LEAST_CURVATURE, correlations, gradients
-from radgs.registration.scene import Box, Scene
-from radgs.registration.view import View, dilated
+from radgs.kernels import LEAST_CURVATURE, Box, correlations, gradients
+from radgs.projection import DrawnPart
+from radgs.registration.scene import Scene
+from radgs.registration.view import dilated
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
@@ -106,8 +107,8 @@ def normal_equations(
     similarity: dict[str, dict[str, float]] = {level: {} for level in levels}
     terms = []
     loss = 0.0
-    for name, view in scene.views.items():
-        drawn = _draw(scene, view, poses, targets[name], sigma_px, settings.step_mm)
+    for name, shown in scene.draw(poses, settings.step_mm, 4 + math.ceil(3 * sigma_px)).items():
+        drawn = _Drawn.of(shown, targets[name], sigma_px)
         found = correlations(drawn.images, drawn.windows, targets[name].gradients, drawn.pixels)
         at = (6 * torch.tensor(drawn.rows, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
         gradient[at] += found.gradient.sum(dim=(0, 1))
@@ -146,23 +147,16 @@ class _Drawn:
     images: list[Float[Tensor, "7 2 h w"]]
     pixels: list[Int64[Tensor, "n 2"]]
 
-
-def _draw(scene: Scene, view: View, poses: Poses, target: Target, sigma_px: float, step_mm: float) -> _Drawn:
-    margin = 4 + math.ceil(3 * sigma_px)
-    drawn = _Drawn([], [], [], [])
-    for row, (level, pose) in enumerate(poses.items()):
-        found = scene.parts[level].draw_with_jacobian(view, pose, step_mm, margin)
-        if found is None:
-            continue
-        window, image = found
-        y0, y1, x0, x1 = window
-        near = dilated((image[0] > VISIBLE).float(), _NEAR_PX) > 0
-        at = torch.nonzero(near & target.usable[y0:y1, x0:x1])
-        drawn.rows.append(row)
-        drawn.windows.append(window)
-        drawn.images.append(gradients(image, sigma_px))
-        drawn.pixels.append((at if len(at) >= _FEWEST_PIXELS else at[:0]) + torch.tensor([y0, x0]))
-    return drawn
+    @classmethod
+    def of(cls, shown: Sequence[tuple[int, DrawnPart]], target: Target, sigma_px: float) -> _Drawn:
+        pixels = []
+        for _, part in shown:
+            y0, y1, x0, x1 = part.window
+            near = dilated((part.image[0] > VISIBLE).float(), _NEAR_PX) > 0
+            at = torch.nonzero(near & target.usable[y0:y1, x0:x1])
+            pixels.append((at if len(at) >= _FEWEST_PIXELS else at[:0]) + torch.tensor([y0, x0]))
+        images = [gradients(part.image, sigma_px) for _, part in shown]
+        return cls([row for row, _ in shown], [part.window for _, part in shown], images, pixels)
 
 
 def prior_residuals(

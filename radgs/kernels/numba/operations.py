@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from radgs.kernels.numba import correlations as correlation
-from radgs.kernels.numba import fields, filters, layers, rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba import fields, filters, layers, moving, rasterize, siddon, trilinear, voxelize
 from radgs.kernels.numba import project as projection
 from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
@@ -144,6 +144,35 @@ def gradients(images: Tensor, smooth: np.ndarray, steep: np.ndarray) -> Tensor:
     out = np.empty((len(images), 2, *images.shape[1:]), np.float32)
     launch(filters.slopes, _array(images), smooth, steep, out)
     return torch.from_numpy(out)
+
+
+def pack(volumes: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
+    """Values, where each volume's begin, shapes and supports."""
+    arrays = [_array(v) for v in volumes]
+    boxes = np.empty((len(arrays), 2, 3), np.int64)
+    for array, box in zip(arrays, boxes, strict=True):
+        support(array, box)
+    firsts = np.cumsum([0, *(a.size for a in arrays)])[:-1]
+    return np.concatenate([a.ravel() for a in arrays]), firsts, np.array([a.shape for a in arrays]), boxes
+
+
+def moved_line_integrals(
+    packed: tuple[np.ndarray, ...],
+    owner: Tensor,
+    rays: Sequence[Tensor],
+    drawn: Sequence[tuple[int, int, int, int]],
+    windows: Sequence[tuple[int, int, int, int]],
+    step_mm: float,
+    motion: bool,
+) -> list[Tensor]:
+    """Images ``[7 or 1, h, w]``, window by window."""
+    shapes = [(7 if motion else 1, y1 - y0, x1 - x0) for y0, y1, x0, x1 in windows]
+    ends = np.cumsum([0, *(c * h * w for c, h, w in shapes)])
+    rows = np.concatenate([[(j, v) for v in range(w[0], w[1])] for j, w in enumerate(windows)])
+    out = np.empty(ends[-1], np.float32)
+    boxes, arrays = (np.array(drawn, np.int64), np.array(windows, np.int64)), tuple(_array(r) for r in rays)
+    launch(moving.draw, *packed, _array(owner), arrays, *boxes, ends[:-1], rows, step_mm, motion, out)
+    return [torch.from_numpy(out[a:b].reshape(s)) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)]
 
 
 def correlations(

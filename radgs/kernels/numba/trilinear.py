@@ -86,6 +86,44 @@ def _single(a):
     return _F(a[0]), _F(a[1]), _F(a[2])
 
 
+@njit(**INNER)
+def bounds(shape, box):
+    """Between which index coordinates samples reach a voxel of ``box``, have all neighbours, and may be read."""
+    inner = (shape[2] - 1.0, shape[1] - 1.0, shape[0] - 1.0)
+    reach_low = (box[0, 0] - 1.0 - _SLACK, box[0, 1] - 1.0 - _SLACK, box[0, 2] - 1.0 - _SLACK)
+    reach_high = (box[1, 0] + _SLACK, box[1, 1] + _SLACK, box[1, 2] + _SLACK)
+    below = _F(1.0 - 1.2e-7)
+    return reach_low, reach_high, inner, (_F(inner[0]) * below, _F(inner[1]) * below, _F(inner[2]) * below)
+
+
+@njit(**INNER)
+def ray_sums(volume, limits, source, directions, u, v, step, want_gradient):
+    """Per mm of depth: the integral along a ray, and its gradient to source and direction (if wanted, else 0)."""
+    shape = volume.shape
+    reach_low, reach_high, inner, limit = limits
+    start, entry, slope, count = _ray(source, directions, u, v, shape, step)
+    if count <= 0:
+        return _F(0), _F(0), _F(0), _F(0), _F(0), _F(0), _F(0)
+    origin, end = as_tuple(source), start + count * step
+    near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
+    begin, stop = sample_range(near, far, start, step, count)
+    near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
+    if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
+        far = near  # a sample within a single slice has no second neighbour to read
+    first, last = sample_range(near, far, start, step, count)
+    first, last = min(max(first, begin), stop), max(min(last, stop), begin)
+    last = max(first, last)
+    e, s, dt = _single(entry), _single(slope), _F(step)
+    row, plane = np.uintp(shape[2]), np.uintp(shape[2] * shape[1])
+    a = _boundary(volume, begin, first, e, s, dt)
+    b = _interior(volume.reshape(-1), row, plane, first, last, e, s, dt, limit, want_gradient)
+    c = _boundary(volume, last, stop, e, s, dt)
+    t0, total = _F(start), (a[0] + b[0] + c[0]) * dt
+    gx, gy, gz = (a[1] + b[1] + c[1]) * dt, (a[2] + b[2] + c[2]) * dt, (a[3] + b[3] + c[3]) * dt
+    hx, hy, hz = (a[4] + b[4] + c[4]) * dt, (a[5] + b[5] + c[5]) * dt, (a[6] + b[6] + c[6]) * dt
+    return total, gx, gy, gz, t0 * gx + hx, t0 * gy + hy, t0 * gz + hz
+
+
 @njit(**PARALLEL)
 def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, image, gradient, want_gradient):
     """Fill ``image [V, H, W]`` and, if wanted, ``gradient [V, 6, H, W]`` (to source, to direction) per mm of depth.
@@ -93,45 +131,16 @@ def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, i
     ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes nothing but rounding.
     """
     views, height, width = image.shape
-    shape = volume.shape
-    values = volume.reshape(-1)
-    row, plane = np.uintp(shape[2]), np.uintp(shape[2] * shape[1])
-    inner = (shape[2] - 1.0, shape[1] - 1.0, shape[0] - 1.0)
-    reach_low = (box[0, 0] - 1.0 - _SLACK, box[0, 1] - 1.0 - _SLACK, box[0, 2] - 1.0 - _SLACK)
-    reach_high = (box[1, 0] + _SLACK, box[1, 1] + _SLACK, box[1, 2] + _SLACK)
-    below = _F(1.0 - 1.2e-7)
-    limit = (_F(inner[0]) * below, _F(inner[1]) * below, _F(inner[2]) * below)
+    limits = bounds(volume.shape, box)
     for job in prange(views * height):
         view, v = job // height, job % height
         for u in range(width):
             step = step_mm / mm_per_depth[view, v, u]
-            start, entry, slope, count = _ray(sources[view], directions[view], u, v, shape, step)
-            image[view, v, u] = _F(0)
+            sums = ray_sums(volume, limits, sources[view], directions[view], u, v, step, want_gradient)
+            image[view, v, u] = sums[0]
             if want_gradient:
                 for c in range(6):
-                    gradient[view, c, v, u] = _F(0)
-            if count > 0:
-                origin, end = as_tuple(sources[view]), start + count * step
-                near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
-                begin, stop = sample_range(near, far, start, step, count)
-                near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
-                if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
-                    far = near  # a sample within a single slice has no second neighbour to read
-                first, last = sample_range(near, far, start, step, count)
-                first, last = min(max(first, begin), stop), max(min(last, stop), begin)
-                last = max(first, last)
-                e, s, dt = _single(entry), _single(slope), _F(step)
-                a = _boundary(volume, begin, first, e, s, dt)
-                b = _interior(values, row, plane, first, last, e, s, dt, limit, want_gradient)
-                c = _boundary(volume, last, stop, e, s, dt)
-                image[view, v, u] = (a[0] + b[0] + c[0]) * dt
-                if want_gradient:
-                    t0 = _F(start)
-                    for axis in range(3):
-                        g = (a[1 + axis] + b[1 + axis] + c[1 + axis]) * dt
-                        gradient[view, axis, v, u] = g
-                        moment = (a[4 + axis] + b[4 + axis] + c[4 + axis]) * dt
-                        gradient[view, 3 + axis, v, u] = t0 * g + moment
+                    gradient[view, c, v, u] = sums[c + 1]
 
 
 @njit(**INNER)
