@@ -17,12 +17,9 @@ Box = tuple[int, int, int, int]  # rows from, to, columns from, to; ends exclude
 
 @dataclass(frozen=True)
 class Packed:
-    """Volumes one after the other, as the kernel wants them: see :func:`pack`."""
+    """Volumes one after the other and where they are not empty, as the kernel wants them: see :func:`pack`."""
 
-    values: Any
-    firsts: Any
-    shapes: Any
-    boxes: Any
+    arrays: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class MovedRays:
 def pack(volumes: Sequence[Float[Tensor, "D H W"]]) -> Packed:
     """Volumes, float32 on the CPU, ready to be drawn again and again."""
     resolve_backend("numba", *volumes)
-    return Packed(*operations("numba").pack(volumes))
+    return Packed(operations("numba").pack(volumes))
 
 
 @torch.no_grad()
@@ -79,6 +76,6 @@ def moved_line_integrals(
         motion: whether derivatives by a turn (three) and a shift (three) are wanted.
     """
     out: list[Tensor] = operations("numba").moved_line_integrals(
-        (packed.values, packed.firsts, packed.shapes, packed.boxes), owner, rays.all(), drawn, windows, step_mm, motion
+        packed.arrays, owner, rays.all(), drawn, windows, step_mm, motion
     )
     return out

@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit, prange
 
 from radgs.kernels.numba.options import EXACT, INNER, PARALLEL
-from radgs.kernels.numba.rays import direction
+from radgs.kernels.numba.rays import as_tuple, direction
+from radgs.kernels.numba.support import BLOCK, BLOCK_Z
 from radgs.kernels.numba.trilinear import bounds, ray_sums
 
 _F = np.float32
@@ -27,27 +28,40 @@ def _cross(a, b):
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
+@njit(**EXACT)
+def _along_row(matrix, v):
+    """A matrix times (u, v, 1) is the first vector and u times the second."""
+    first = direction(matrix, 0.0, v)
+    return first, (matrix[0, 0], matrix[1, 0], matrix[2, 0])
+
+
+@njit(**EXACT)
+def _at(line, u):
+    a, b = line
+    return a[0] + u * b[0], a[1] + u * b[1], a[2] + u * b[2]
+
+
 @njit(**INNER)
-def _row(volume, limits, ray, v, first, last, left, step_mm, motion, out):
+def _row(volume, limits, occupied, ray, v, first, last, left, step_mm, motion, out):
     """One row of a window, columns ``first`` to ``last - 1`` of the image, the window's first being ``left``."""
     source, directions, from_pixel, arm, along, linear = ray
+    slopes, in_camera, in_ct = _along_row(directions, v), _along_row(from_pixel, v), _along_row(along, v)
+    origin, arm = as_tuple(source), as_tuple(arm)
     for u in range(first, last):
-        x, y, z = direction(from_pixel, u, v)
+        x, y, z = _at(in_camera, u)
         length = math.sqrt(x * x + y * y + z * z)
-        sums = ray_sums(volume, limits, source, directions, u, v, step_mm / length, motion)
+        sums = ray_sums(volume, limits, occupied, origin, _at(slopes, u), step_mm / length, motion)
         out[0, u - left] = _F(sums[0] * length)
         if motion:
             by_source = _turned(linear, sums[1], sums[2], sums[3])
-            by_direction = _turned(linear, sums[4], sums[5], sums[6])
-            a = _cross(by_source, (arm[0], arm[1], arm[2]))
-            b = _cross(by_direction, direction(along, u, v))
+            a, b = _cross(by_source, arm), _cross(_turned(linear, sums[4], sums[5], sums[6]), _at(in_ct, u))
             for axis in range(3):
                 out[1 + axis, u - left] = _F((a[axis] + b[axis]) * length)
                 out[4 + axis, u - left] = _F(-by_source[axis] * length)
 
 
 @njit(**PARALLEL)
-def draw(values, firsts, shapes, boxes, owner, rays, drawn, windows, starts, rows, step_mm, motion, out):
+def draw(values, firsts, shapes, boxes, blocks, block_firsts, owner, rays, drawn, windows, starts, rows, step_mm, motion, out):
     """Fill ``out``, one after the other the windows' images ``[7 or 1, h, w]``.
 
     A motion of the volume is the opposite motion of source and direction: a turn crosses them with what they are in the
@@ -58,6 +72,8 @@ def draw(values, firsts, shapes, boxes, owner, rays, drawn, windows, starts, row
         firsts: ``[P]`` where each begins.
         shapes: ``[P, 3]``.
         boxes: ``[P, 2, 3]`` of `support`.
+        blocks: of all volumes, of `occupied`.
+        block_firsts: ``[P]`` where each begins.
         owner: ``[J]`` which part each window shows.
         rays: by window, source ``[J, 3]`` and directions ``[J, 3, 3]`` in index coordinates, directions in camera
             axes, the source's place from the centre of turns in the CT ``[J, 3]`` and directions there, index_from_ct's
@@ -82,5 +98,7 @@ def draw(values, firsts, shapes, boxes, owner, rays, drawn, windows, starts, row
         if drawn[j, 0] <= v < drawn[j, 1]:
             volume = values[firsts[part] : firsts[part] + depth * height * width].reshape(depth, height, width)
             limits = bounds(volume.shape, boxes[part])
+            d, h, w = -(-depth // BLOCK_Z), -(-height // BLOCK), -(-width // BLOCK)
+            occupied = blocks[block_firsts[part] : block_firsts[part] + d * h * w].reshape(d, h, w)
             ray = rays[0][j], rays[1][j], rays[2][j], rays[3][j], rays[4][j], rays[5][j]
-            _row(volume, limits, ray, v, drawn[j, 2], drawn[j, 3], left, step_mm, motion, image)
+            _row(volume, limits, occupied, ray, v, drawn[j, 2], drawn[j, 3], left, step_mm, motion, image)

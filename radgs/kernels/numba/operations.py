@@ -14,7 +14,7 @@ from radgs.kernels.numba import fields, filters, layers, moving, rasterize, sidd
 from radgs.kernels.numba import project as projection
 from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
-from radgs.kernels.numba.support import support
+from radgs.kernels.numba.support import BLOCK, BLOCK_Z, occupied, support
 
 # Parts a thread gets when one image or volume is shared between threads.
 _PARTS_PER_THREAD = 4
@@ -147,13 +147,22 @@ def gradients(images: Tensor, smooth: np.ndarray, steep: np.ndarray) -> Tensor:
 
 
 def pack(volumes: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
-    """Values, where each volume's begin, shapes and supports."""
+    """Values, where each volume's begin, shapes, supports, occupied blocks, where each volume's begin."""
     arrays = [_array(v) for v in volumes]
     boxes = np.empty((len(arrays), 2, 3), np.int64)
     for array, box in zip(arrays, boxes, strict=True):
         support(array, box)
-    firsts = np.cumsum([0, *(a.size for a in arrays)])[:-1]
-    return np.concatenate([a.ravel() for a in arrays]), firsts, np.array([a.shape for a in arrays]), boxes
+    sides = BLOCK_Z, BLOCK, BLOCK
+    blocks = [np.empty([-(-n // s) for n, s in zip(a.shape, sides, strict=True)], np.uint8) for a in arrays]
+    for array, of_array in zip(arrays, blocks, strict=True):
+        occupied(array, of_array)
+    values, firsts = _in_a_row(arrays)
+    return values, firsts, np.array([a.shape for a in arrays]), boxes, *_in_a_row(blocks)
+
+
+def _in_a_row(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All values, and where each array's begin."""
+    return np.concatenate([a.ravel() for a in arrays]), np.cumsum([0, *(a.size for a in arrays)])[:-1]
 
 
 def moved_line_integrals(
@@ -168,10 +177,11 @@ def moved_line_integrals(
     """Images ``[7 or 1, h, w]``, window by window."""
     shapes = [(7 if motion else 1, y1 - y0, x1 - x0) for y0, y1, x0, x1 in windows]
     ends = np.cumsum([0, *(c * h * w for c, h, w in shapes)])
-    rows = np.concatenate([[(j, v) for v in range(w[0], w[1])] for j, w in enumerate(windows)])
+    heights = [y1 - y0 for y0, y1, _, _ in windows]
+    rows = np.stack([np.repeat(np.arange(len(windows)), heights), np.concatenate([np.arange(*w[:2]) for w in windows])])
     out = np.empty(ends[-1], np.float32)
     boxes, arrays = (np.array(drawn, np.int64), np.array(windows, np.int64)), tuple(_array(r) for r in rays)
-    launch(moving.draw, *packed, _array(owner), arrays, *boxes, ends[:-1], rows, step_mm, motion, out)
+    launch(moving.draw, *packed, _array(owner), arrays, *boxes, ends[:-1], rows.T, step_mm, motion, out)
     return [torch.from_numpy(out[a:b].reshape(s)) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)]
 
 

@@ -12,8 +12,11 @@ from numba import float32, int32, njit, prange
 
 from radgs.kernels.numba.options import EXACT, INNER, PARALLEL
 from radgs.kernels.numba.rays import as_tuple, clip_box, direction, sample_range
+from radgs.kernels.numba.support import BLOCK, BLOCK_Z
 
 _F = np.float32
+_NOTHING = (_F(0),) * 7
+_TINY = _F(1e-3)  # of a voxel
 _SLACK = 1e-3  # of a voxel, for the rounding of float32 samples
 
 
@@ -71,14 +74,12 @@ def _boundary(volume, first, last, entry, slope, step):
 
 
 @njit(**EXACT)
-def _ray(source, direction_from_pixel, u, v, shape, step):
-    """Depth and index coordinates of the entry, slope, and how many samples reach the far side."""
-    slope = direction(direction_from_pixel, u, v)
-    origin = as_tuple(source)
+def _ray(origin, slope, shape, step):
+    """Depth and index coordinates of the entry, and how many samples reach the far side."""
     high = (float(shape[2]), float(shape[1]), float(shape[0]))
     start, end = clip_box(0.0, np.inf, origin, slope, (-1.0, -1.0, -1.0), high)
     entry = (origin[0] + start * slope[0], origin[1] + start * slope[1], origin[2] + start * slope[2])
-    return start, entry, slope, int(np.ceil((end - start) / step))
+    return start, entry, int(np.ceil((end - start) / step))
 
 
 @njit(**EXACT)
@@ -97,16 +98,52 @@ def bounds(shape, box):
 
 
 @njit(**INNER)
-def ray_sums(volume, limits, source, directions, u, v, step, want_gradient):
-    """Per mm of depth: the integral along a ray, and its gradient to source and direction (if wanted, else 0)."""
+def _empty_near(occupied, k, entry, slope, step):
+    """Whether samples as far from sample k as `reach` says read nothing but zeros."""
+    t = (float32(int32(k)) + _F(0.5)) * step
+    x, y, z = entry[0] + t * slope[0], entry[1] + t * slope[1], entry[2] + t * slope[2]
+    depth, height, width = occupied.shape
+    i = min(max(int32(x), 0) // int32(BLOCK), width - 1)  # what lies before the first block is as near to it
+    j = min(max(int32(y), 0) // int32(BLOCK), height - 1)
+    l = min(max(int32(z), 0) // int32(BLOCK_Z), depth - 1)
+    return occupied[l, j, i] == 0
+
+
+@njit(**INNER)
+def _trimmed(occupied, begin, stop, entry, slope, step):
+    """The samples ``begin`` to ``stop - 1`` without those at both ends that read zeros; only a few are looked at."""
+    flat = max(abs(slope[0]), abs(slope[1])) * step
+    half = int32(min(_F(BLOCK - 1) / max(flat, _TINY), _F(BLOCK_Z - 1) / max(abs(slope[2]) * step, _TINY)))
+    stride = 2 * half + 1
+    first = begin
+    while first < stop and _empty_near(occupied, first + half, entry, slope, step):
+        first += stride
+    if first >= stop:
+        return stop, stop
+    last = first + (stop - 1 - first) // stride * stride
+    while last > first and _empty_near(occupied, last + half, entry, slope, step):
+        last -= stride
+    return int32(first), int32(min(stop, last + stride))
+
+
+@njit(**INNER)
+def ray_sums(volume, limits, occupied, origin, slope, step, want_gradient):
+    """Per mm of depth: the integral along a ray, and its gradient to source and direction (if wanted, else 0).
+
+    ``origin``: of the ray; ``slope``: its direction; ``limits``: of `bounds`; ``occupied``: of `radgs.kernels.numba.support.occupied`, or empty if it is not known.
+    """
     shape = volume.shape
     reach_low, reach_high, inner, limit = limits
-    start, entry, slope, count = _ray(source, directions, u, v, shape, step)
+    start, entry, count = _ray(origin, slope, shape, step)
     if count <= 0:
-        return _F(0), _F(0), _F(0), _F(0), _F(0), _F(0), _F(0)
-    origin, end = as_tuple(source), start + count * step
+        return _NOTHING
+    end = start + count * step
     near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
     begin, stop = sample_range(near, far, start, step, count)
+    if occupied.size:
+        begin, stop = _trimmed(occupied, begin, stop, _single(entry), _single(slope), _F(step))
+    if begin >= stop:
+        return _NOTHING
     near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
     if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
         far = near  # a sample within a single slice has no second neighbour to read
@@ -131,12 +168,13 @@ def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, i
     ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes nothing but rounding.
     """
     views, height, width = image.shape
-    limits = bounds(volume.shape, box)
+    limits, unknown = bounds(volume.shape, box), np.empty((0, 0, 0), np.uint8)
     for job in prange(views * height):
         view, v = job // height, job % height
         for u in range(width):
             step = step_mm / mm_per_depth[view, v, u]
-            sums = ray_sums(volume, limits, sources[view], directions[view], u, v, step, want_gradient)
+            slope = direction(directions[view], u, v)
+            sums = ray_sums(volume, limits, unknown, as_tuple(sources[view]), slope, step, want_gradient)
             image[view, v, u] = sums[0]
             if want_gradient:
                 for c in range(6):
@@ -171,7 +209,8 @@ def trilinear_adjoint(image_gradient, sources, directions, mm_per_depth, step_mm
             for v in range(height):
                 for u in range(width):
                     step = step_mm / mm_per_depth[view, v, u]
-                    start, entry, slope, count = _ray(sources[view], directions[view], u, v, shape, step)
+                    slope = direction(directions[view], u, v)
+                    start, entry, count = _ray(as_tuple(sources[view]), slope, shape, step)
                     weight = image_gradient[view, v, u] * _F(step)
                     if count > 0 and weight != _F(0):
                         near, far = clip_box(
