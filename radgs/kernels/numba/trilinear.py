@@ -168,9 +168,9 @@ def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, i
     ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes nothing but rounding.
     """
     views, height, width = image.shape
-    limits, unknown = bounds(volume.shape, box), np.empty((0, 0, 0), np.uint8)
+    unknown = np.empty((0, 0, 0), np.uint8)
     for job in prange(views * height):
-        view, v = job // height, job % height
+        view, v, limits = job // height, job % height, bounds(volume.shape, box)
         for u in range(width):
             step = step_mm / mm_per_depth[view, v, u]
             slope = direction(directions[view], u, v)
