@@ -39,9 +39,12 @@ def hu_to_mu(hu: ArrayLike, kev: float = CT_KEV) -> NDArray[np.float32]:
         hu: any shape.
         kev: effective energy of the X-rays for which mu is wanted.
     """
-    hu = np.asarray(hu, dtype=np.float32)
+    hu = np.asarray(hu)
     water, bone = float(attenuation_of_water(kev)), float(attenuation_of_bone(kev))
     bone_hu = 1000.0 * (float(attenuation_of_bone(CT_KEV)) / float(attenuation_of_water(CT_KEV)) - 1.0)
-    below = water * np.maximum(1.0 + np.minimum(hu, 0.0) / 1000.0, 0.0)
-    above = (bone - water) / bone_hu * np.maximum(hu, 0.0)
-    return (below + above).astype(np.float32)
+    mu = np.empty(hu.shape, dtype=np.float32)
+    for values, out in zip(np.atleast_1d(hu), np.atleast_1d(mu), strict=True):  # a slice stays in the cache
+        values = values.astype(np.float32)
+        below = water * np.maximum(1.0 + np.minimum(values, 0.0) / 1000.0, 0.0)
+        out[...] = below + (bone - water) / bone_hu * np.maximum(values, 0.0)
+    return mu
