@@ -6,7 +6,7 @@ from numba import njit
 from radgs.kernels.numba.options import INNER
 
 _F = np.float32
-_CHUNK = 256  # pixels; so many of all rows stay in the fastest cache
+_CHUNK = 512  # pixels; so many of all rows stay in the fastest cache
 
 
 @njit(**INNER)
