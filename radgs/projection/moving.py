@@ -94,9 +94,7 @@ class MovingParts:
             for (c, row), window, image in zip(places, wide, images, strict=True)
         ]
 
-    def _reach(
-        self, camera: Camera, parts: Sequence[int], world_from_ct: NDArray[np.float64]
-    ) -> NDArray[np.int64]:
+    def _reach(self, camera: Camera, parts: Sequence[int], world_from_ct: NDArray[np.float64]) -> NDArray[np.int64]:
         """``[n, 2, 2]``: first and one past the last pixel (u, v) of each; none of what reaches behind the source."""
         moved = self._corners[list(parts)] @ world_from_ct[:, :3, :3].swapaxes(1, 2) + world_from_ct[:, None, :3, 3]
         uv = camera.project(moved)

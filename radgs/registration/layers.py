@@ -44,8 +44,10 @@ class _Hats:
         sizes = view.camera.height, view.camera.width
         rows, columns = ((torch.arange(n // factor) + 0.5) * factor / step for n in sizes)
         nodes = (torch.arange(int(np.ceil(n / step)) + 1) for n in sizes)
-        hats = [(1 - (at - n[:, None]).abs()).clamp_min(0) for at, n in zip((rows, columns), nodes, strict=True)]
-        return cls(*hats, (rows, columns))
+        down, across = (
+            (1 - (at - n[:, None]).abs()).clamp_min(0) for at, n in zip((rows, columns), nodes, strict=True)
+        )
+        return cls(down, across, (rows, columns))
 
 
 def shifted(layers: Float[Tensor, "B H W"], shifts: Float[Tensor, "B ny nx 2"], view: View) -> Float[Tensor, "B H W"]:
@@ -143,10 +145,10 @@ class _Level:
         """Of every shift (layer, node, u and v)."""
         slopes = gradients(now) * (-strength / self.factor)  # [B, 2, h, w]
         by = gradients(slopes.flatten(0, 1), _BLUR_PX)
-        images = torch.zeros(2, 2, *self.near.shape)
-        images[:, :, self.near] = torch.stack([residual, weights]).unflatten(1, (2, -1))
+        left, doubts = torch.zeros(2, 2, *self.near.shape)
+        left[:, self.near], doubts[:, self.near] = residual.view(2, -1), weights.view(2, -1)
         nodes = len(self.hats.rows), len(self.hats.columns)
-        curvature, pull = field_equations(by, *images, *self.hats.places, nodes)
+        curvature, pull = field_equations(by, left, doubts, *self.hats.places, nodes)
         count = 2 * len(now) * nodes[0] * nodes[1]
         order = torch.arange(count).view(len(now), 2, -1).mT.flatten()  # nodes before u and v
         return curvature.reshape(count, count)[order][:, order], pull.flatten()[order]

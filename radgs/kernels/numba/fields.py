@@ -1,4 +1,4 @@
-"""Least squares for fields that are bilinear between the nodes of a lattice: a pixel knows its cell's four nodes only."""
+"""Least squares for fields that are bilinear between a lattice's nodes: a pixel knows its cell's four nodes only."""
 
 import numpy as np
 from numba import njit, prange

@@ -61,26 +61,21 @@ def _row(volume, limits, occupied, ray, v, first, last, left, step_mm, motion, o
 
 
 @njit(**PARALLEL)
-def draw(values, firsts, shapes, boxes, blocks, block_firsts, owner, rays, drawn, windows, starts, rows, step_mm, motion, out):
+def draw(packed, owner, rays, places, rows, step_mm, motion, out):
     """Fill ``out``, one after the other the windows' images ``[7 or 1, h, w]``.
 
     A motion of the volume is the opposite motion of source and direction: a turn crosses them with what they are in the
     CT's frame, and a shift moves the source alone.
 
     Args:
-        values: of all volumes ``[D, H, W]``.
-        firsts: ``[P]`` where each begins.
-        shapes: ``[P, 3]``.
-        boxes: ``[P, 2, 3]`` of `support`.
-        blocks: of all volumes, of `occupied`.
-        block_firsts: ``[P]`` where each begins.
+        packed: of P volumes ``[D, H, W]`` all values, where each volume's begin, shapes ``[P, 3]``, boxes
+            ``[P, 2, 3]`` of `support`, all blocks of `occupied`, where each volume's begin.
         owner: ``[J]`` which part each window shows.
         rays: by window, source ``[J, 3]`` and directions ``[J, 3, 3]`` in index coordinates, directions in camera
             axes, the source's place from the centre of turns in the CT ``[J, 3]`` and directions there, index_from_ct's
             linear part ``[J, 3, 3]``; directions are to be multiplied by (u, v, 1).
-        drawn: ``[J, 4]`` rows from, to, columns from, to, where the part can be.
-        windows: ``[J, 4]`` the same with a margin of zeros.
-        starts: ``[J]`` where each begins in ``out``.
+        places: ``[J, 4]`` rows from, to, columns from, to, where the part can be; the windows, which are the same with
+            a margin of zeros; where each begins in ``out``.
         rows: ``[R, 2]`` all windows' rows: which window, which row of the image.
         step_mm: distance of samples.
         motion: whether derivatives are wanted.
@@ -89,16 +84,18 @@ def draw(values, firsts, shapes, boxes, blocks, block_firsts, owner, rays, drawn
     channels = 7 if motion else 1
     for job in prange(rows.shape[0]):
         j, v = rows[job]
-        part = owner[j]
-        depth, height, width = shapes[part]
-        top, bottom, left, right = windows[j]
-        size = (bottom - top) * (right - left)
-        image = out[starts[j] : starts[j] + channels * size].reshape(channels, bottom - top, right - left)[:, v - top]
+        part, drawn = owner[j], places[0][j]
+        depth, height, width = packed[2][part]
+        top, bottom, left, right = places[1][j]
+        first, size = places[2][j], channels * (bottom - top) * (right - left)
+        image = out[first : first + size].reshape(channels, bottom - top, right - left)[:, v - top]
         image[:] = _F(0)
-        if drawn[j, 0] <= v < drawn[j, 1]:
-            volume = values[firsts[part] : firsts[part] + depth * height * width].reshape(depth, height, width)
-            limits = bounds(volume.shape, boxes[part])
+        if drawn[0] <= v < drawn[1]:
+            first = packed[1][part]
+            volume = packed[0][first : first + depth * height * width].reshape(depth, height, width)
             d, h, w = -(-depth // BLOCK_Z), -(-height // BLOCK), -(-width // BLOCK)
-            occupied = blocks[block_firsts[part] : block_firsts[part] + d * h * w].reshape(d, h, w)
+            first = packed[5][part]
+            occupied = packed[4][first : first + d * h * w].reshape(d, h, w)
+            limits = bounds(volume.shape, packed[3][part])
             ray = rays[0][j], rays[1][j], rays[2][j], rays[3][j], rays[4][j], rays[5][j]
-            _row(volume, limits, occupied, ray, v, drawn[j, 2], drawn[j, 3], left, step_mm, motion, image)
+            _row(volume, limits, occupied, ray, v, drawn[2], drawn[3], left, step_mm, motion, image)

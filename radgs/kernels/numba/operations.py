@@ -180,8 +180,9 @@ def moved_line_integrals(
     heights = [y1 - y0 for y0, y1, _, _ in windows]
     rows = np.stack([np.repeat(np.arange(len(windows)), heights), np.concatenate([np.arange(*w[:2]) for w in windows])])
     out = np.empty(ends[-1], np.float32)
-    boxes, arrays = (np.array(drawn, np.int64), np.array(windows, np.int64)), tuple(_array(r) for r in rays)
-    launch(moving.draw, *packed, _array(owner), arrays, *boxes, ends[:-1], rows.T, step_mm, motion, out)
+    places = np.array(drawn, np.int64), np.array(windows, np.int64), ends[:-1]
+    arrays = tuple(_array(r) for r in rays)
+    launch(moving.draw, packed, _array(owner), arrays, places, rows.T, step_mm, motion, out)
     return [torch.from_numpy(out[a:b].reshape(s)) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)]
 
 

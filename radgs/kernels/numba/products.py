@@ -11,6 +11,7 @@ _CHUNK = 512  # pixels; so many of all rows stay in the fastest cache
 
 @njit(**INNER)
 def dot(a, b):
+    """Of two rows."""
     total = _F(0)
     for i in range(a.shape[0]):
         total += a[i] * b[i]
@@ -19,6 +20,7 @@ def dot(a, b):
 
 @njit(**INNER)
 def times(out, a, b):
+    """Fill ``out`` with the product of two rows."""
     for i in range(out.shape[0]):
         out[i] = a[i] * b[i]
 

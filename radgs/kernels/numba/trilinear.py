@@ -130,7 +130,8 @@ def _trimmed(occupied, begin, stop, entry, slope, step):
 def ray_sums(volume, limits, occupied, origin, slope, step, want_gradient):
     """Per mm of depth: the integral along a ray, and its gradient to source and direction (if wanted, else 0).
 
-    ``origin``: of the ray; ``slope``: its direction; ``limits``: of `bounds`; ``occupied``: of `radgs.kernels.numba.support.occupied`, or empty if it is not known.
+    ``origin`` and ``slope``: of the ray; ``limits``: of `bounds`; ``occupied``: of `radgs.kernels.numba.support`, or
+    empty if it is not known.
     """
     shape = volume.shape
     reach_low, reach_high, inner, limit = limits
