@@ -134,6 +134,7 @@ def measure(results, patient, case, shots, config):
     known = Detector(weights).levels
     spine = ArticulatedSpine(split_tissue(*read_labelled_ct(folder / "ct.nii.gz", folder / "vertebrae.nii.gz")))
     points = {level: spine.tissue.points(level)[::17] for level in known}
+    detector = TrainedDetector(weights, spine.tissue, config)
     rows, seconds = [], []
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
@@ -143,11 +144,10 @@ def measure(results, patient, case, shots, config):
             images = {view: work / f"{view}.png" for view in ("AP", "LA")}
             prepare_xrays(images, dict.fromkeys(images, work / "given.json"), *files)
             xrays = read_xrays(*files)
-            detector = TrainedDetector(xrays, weights, spine.tissue, config)
             if not number:
-                detector.locate()  # compiles
+                detector.locate(xrays)  # compiles
             began = time.perf_counter()
-            found, _ = detector.locate()
+            found, _ = detector.locate(xrays)
             seconds.append(time.perf_counter() - began)
             centres = np.stack([pose.levels[level].apply(spine.centres[level]) for level in known])
             for row, level in enumerate(known):

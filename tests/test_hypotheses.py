@@ -88,7 +88,7 @@ def test_one_vertebra_is_looked_for_around_where_its_joint_would_put_it(straight
     assert off(motion @ start, tissue, "L2") < 4  # steps of 2 mm and 6 degrees
 
 
-@pytest.mark.parametrize("shift", [(-14, 12, 18), (18, -16, -20), (0, 0, 28)])
+@pytest.mark.parametrize("shift", [(-14, 12, 18), (18, -16, -20), (0, 0, -28)])
 def test_a_start_beyond_the_reach_of_refinement_is_mended(straight, shift):
     tissue, scene = straight
     start = dict.fromkeys(tissue.excess, move(*shift) @ THERE)

@@ -12,8 +12,8 @@ from radgs.config import CArmSettings, Config, JudgementSettings, load_config
 from radgs.errors import ConfigError, GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
 from radgs.images import Xray
+from radgs.kernels.correlation_reference import correlation, outlier_weights
 from radgs.registration import Evidence, Scene, Verdict, View, consensus, judge, refine
-from radgs.registration.correlation import correlation, outlier_weights
 from radgs.registration.hypotheses import nearest_level
 from radgs.registration.judge import probability, read_model
 from radgs.registration.normal_equations import body_from_levels, prior_residuals

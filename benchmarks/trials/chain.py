@@ -12,7 +12,7 @@ import numpy as np
 from world.cases import World
 from world.shots import Scene, hand_over
 
-from radgs.anatomy import detect_trained, read_levels
+from radgs.anatomy import find_levels, read_levels
 from radgs.errors import RadgsError
 from radgs.evaluation import target_registration_error
 from radgs.geometry import RigidTransform, patient_axes
@@ -57,14 +57,14 @@ def take(place: Place, case: str, world: World, seed: int, folder: Path) -> Shot
 
 
 def run_chain(place: Place, shot: Shot, folder: Path) -> list[Trial]:
-    """Detect, reconstruct, register, refine, judge; a row for each level that should be registered."""
+    """Detect, reconstruct, register, refine, judge; a row for each level that should be registered.
+
+    The patient's side (CT, crops, detector and networks) is at hand, as it is before the first X-ray is taken.
+    """
     began, target = time.perf_counter(), folder / "levels.json"
     results, levels, absent, note = {}, {}, {}, ""
     try:
-        files = folder / "xrays.nii.gz", folder / "cameras.json"
-        detect_trained(
-            *files, place.file("ct.nii.gz"), place.file("vertebrae.nii.gz"), place.detector, target, place.config
-        )
+        find_levels(place.detector, shot.xrays, target)
         levels, absent = read_levels(target), read_json(target)["not_seen"]
         results = register(place.patient, shot.xrays, levels, *place.networks, read_model(), place.config)
     except RadgsError as error:

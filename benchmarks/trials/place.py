@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from world.shots import Hospital
 
-from radgs.anatomy import LEVELS
+from radgs.anatomy import LEVELS, read_labelled_ct, split_tissue
+from radgs.anatomy.trained import TrainedDetector
 from radgs.config import Config, load_config
 from radgs.evaluation import target_points
 from radgs.images import read_volume
@@ -48,10 +49,11 @@ class Place:
         """A file of the patient."""
         return self.results / "patients" / self.patient_id / name
 
-    @property
-    def detector(self) -> Path:
-        """The folder of the detector's weights."""
-        return self.results / "models/detector" / self.patient_id
+    @cached_property
+    def detector(self) -> TrainedDetector:
+        """Of the patient."""
+        tissue = split_tissue(*read_labelled_ct(self.file("ct.nii.gz"), self.file("vertebrae.nii.gz")))
+        return TrainedDetector(self.results / "models/detector" / self.patient_id, tissue, self.config)
 
     @cached_property
     def patient(self) -> Patient:

@@ -3,7 +3,7 @@
 from radgs.anatomy.audit import LevelAudit, audit_labels, read_audit, write_audit
 from radgs.anatomy.boxes import Box, Detections, LevelDetector, ProvidedBoxes
 from radgs.anatomy.crops import VertebraCrop, crop_vertebrae, fit_anchors, read_crop
-from radgs.anatomy.detection import detect_provided, detect_trained, place_given, read_levels
+from radgs.anatomy.detection import detect_provided, detect_trained, find_levels, place_given, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.locating import locate
 from radgs.anatomy.provided import ProvidedLabels
@@ -31,6 +31,7 @@ __all__ = [
     "cut_views",
     "detect_provided",
     "detect_trained",
+    "find_levels",
     "fit_anchors",
     "level_name",
     "locate",

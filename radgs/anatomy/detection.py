@@ -16,7 +16,7 @@ from radgs.anatomy.tissue import split_tissue
 from radgs.anatomy.trained import TrainedDetector
 from radgs.config import Config
 from radgs.errors import AnatomyError
-from radgs.images import read_cameras, read_json, read_xrays, write_json
+from radgs.images import Xray, read_cameras, read_json, read_xrays, write_json
 
 
 def detect_provided(
@@ -63,10 +63,17 @@ def detect_trained(
     Raises:
         RadgsError: a file that cannot be used, or no level is seen in two views.
     """
-    detector = TrainedDetector(
-        read_xrays(xrays, cameras), weights_folder, split_tissue(*read_labelled_ct(ct, vertebrae)), config
-    )
-    _write_levels(*detector.locate(), target)
+    detector = TrainedDetector(weights_folder, split_tissue(*read_labelled_ct(ct, vertebrae)), config)
+    find_levels(detector, read_xrays(xrays, cameras), target)
+
+
+def find_levels(detector: TrainedDetector, xrays: Mapping[str, Xray], target: str | Path) -> None:
+    """As :func:`detect_trained`, with a patient's detector at hand: the CT is read and taken apart once for all shots.
+
+    Raises:
+        AnatomyError: no level is seen in two views.
+    """
+    _write_levels(*detector.locate(xrays), target)
 
 
 def place_given(cameras: str | Path, centres: str | Path, target: str | Path) -> None:

@@ -48,9 +48,10 @@ class ProvidedLabels:
         """
         labels = self._from_folder(ct) if self.path.is_dir() else self._from_file(ct)
         voxel = float(np.prod(ct.spacing))
-        numbers, counts = np.unique(labels, return_counts=True)
-        small = [n for n, count in zip(numbers, counts, strict=True) if n and count * voxel < MINIMUM_VOLUME_MM3]
-        labels[np.isin(labels, small)] = 0
+        counts = np.sum([np.bincount(one.ravel(), minlength=256) for one in labels], axis=0)
+        small = [n for n in np.flatnonzero(counts) if n and counts[n] * voxel < MINIMUM_VOLUME_MM3]
+        if small:
+            labels[np.isin(labels, small)] = 0
         if not labels.any():
             raise AnatomyError(f"{self.path}: every vertebra is smaller than {MINIMUM_VOLUME_MM3:.0f} mm^3")
         kept = ct.with_array(labels)

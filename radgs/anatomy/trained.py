@@ -24,10 +24,9 @@ _REACH_LEVELS = 2  # so far from one that was found is a level placed that was n
 
 
 class TrainedDetector:
-    """Finds, names and places the levels of a shot.
+    """Finds, names and places the levels of a patient's shots; made once a patient.
 
     Args:
-        xrays: the views.
         weights_folder: of :func:`radgs.training.train_detector`.
         tissue: the patient's CT.
         config: ``detection``.
@@ -37,49 +36,52 @@ class TrainedDetector:
         ConfigError: the extra ``detect`` is not installed.
     """
 
-    def __init__(
-        self, xrays: Mapping[str, Xray], weights_folder: str | Path, tissue: SpineTissue, config: Config
-    ) -> None:
+    def __init__(self, weights_folder: str | Path, tissue: SpineTissue, config: Config) -> None:
         from radgs.anatomy.yolo import Detector
 
-        self.xrays, self.config, self.network = xrays, config, Detector(weights_folder)
+        self.config, self.network = config, Detector(weights_folder)
         unknown = [level for level in self.network.levels if level not in tissue.excess]
         if unknown:
             raise AnatomyError(f"{weights_folder}: knows {', '.join(unknown)}, which the CT's labels do not have")
         self.centres = {level: tissue.centre(level) for level in self.network.levels}
         self.bones = {level: _coarse(tissue.excess[level]) for level in self.network.levels}
 
-    def locate(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The levels' places.
+    def locate(self, xrays: Mapping[str, Xray]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The levels' places in a shot.
+
+        Args:
+            xrays: the views.
 
         Returns:
             per level the views it was found in, centre (world, mm), epipolar residual (mm) and doubts; and, for the
             others, why not.
         """
-        cameras = {view: xray.camera for view, xray in self.xrays.items()}
-        candidates = {view: self.network.candidates(xray) for view, xray in self.xrays.items()}
+        cameras = {view: xray.camera for view, xray in xrays.items()}
+        candidates = {view: self.network.candidates(xray) for view, xray in xrays.items()}
         found = decode(cameras, candidates, self.network.levels, self.centres)
         located, not_seen = locate(cameras, found.boxes, self.config)
         if not located:
             return located, not_seen
         points = {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
         scores = {level: min(view["score"] for view in entry["views"].values()) for level, entry in located.items()}
-        matcher = Matcher(self.xrays, self.bones, self.centres, np.median(list(points.values()), axis=0))
+        matcher = Matcher(xrays, self.bones, self.centres, np.median(list(points.values()), axis=0))
         fitted = fit_spine(matcher, Spine(self.network.levels, self.centres, patient_axes(cameras)), points, scores)
-        self._settle(located, not_seen, fitted)
+        self._settle(xrays, located, not_seen, fitted)
         settings = self.config.detection.yolo
         of_names = (
             naming_doubts(found, settings),
             fit_doubts(fitted, self.network.levels, settings),
             missed_doubts(fitted, [level for level, entry in located.items() if not entry["views"]], settings),
         )
-        borders = border_doubts(self.xrays, found.boxes)
+        borders = border_doubts(xrays, found.boxes)
         for level, entry in located.items():
             entry["name_doubts"] = [doubt for source in of_names for doubt in source.get(level, [])]
             entry["doubts"] = entry["name_doubts"] + borders.get(level, [])
         return located, not_seen
 
-    def _settle(self, located: dict[str, Any], not_seen: dict[str, str], fitted: Fitted) -> None:
+    def _settle(
+        self, xrays: Mapping[str, Xray], located: dict[str, Any], not_seen: dict[str, str], fitted: Fitted
+    ) -> None:
         """Put the levels where they fit, and beside them those that the network missed."""
         levels = self.network.levels
         rows = [levels.index(level) for level in located]
@@ -88,7 +90,7 @@ class TrainedDetector:
             if level in located:
                 located[level]["triangulated_mm"] = located[level]["centre_mm"]
             elif min(abs(row - other) for other in rows) <= _REACH_LEVELS and all(
-                xray.camera.sees(centre) for xray in self.xrays.values()
+                xray.camera.sees(centre) for xray in xrays.values()
             ):
                 not_seen.pop(level, None)
                 located[level] = {"views": {}, "residual_mm": 0.0}

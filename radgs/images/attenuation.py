@@ -12,6 +12,7 @@ _WATER = np.array([0.8096, 0.3756, 0.2683, 0.2269, 0.2059, 0.1837, 0.1707, 0.150
 _BONE = np.array([4.001, 1.331, 0.6655, 0.4242, 0.3148, 0.2229, 0.1855, 0.1480])
 _BONE_DENSITY = 1.92
 _CM_PER_MM = 0.1
+_CHUNK = 1 << 16  # voxels: what is made on the way stays in the cache
 CT_KEV = 70.0  # effective energy at which CT numbers are read
 
 
@@ -39,9 +40,12 @@ def hu_to_mu(hu: ArrayLike, kev: float = CT_KEV) -> NDArray[np.float32]:
         hu: any shape.
         kev: effective energy of the X-rays for which mu is wanted.
     """
-    hu = np.asarray(hu, dtype=np.float32)
+    hu = np.asarray(hu)
     water, bone = float(attenuation_of_water(kev)), float(attenuation_of_bone(kev))
     bone_hu = 1000.0 * (float(attenuation_of_bone(CT_KEV)) / float(attenuation_of_water(CT_KEV)) - 1.0)
-    below = water * np.maximum(1.0 + np.minimum(hu, 0.0) / 1000.0, 0.0)
-    above = (bone - water) / bone_hu * np.maximum(hu, 0.0)
-    return (below + above).astype(np.float32)
+    flat, mu = hu.reshape(-1), np.empty(hu.size, dtype=np.float32)
+    for first in range(0, hu.size, _CHUNK):
+        values = flat[first : first + _CHUNK].astype(np.float32)
+        below = water * np.maximum(1.0 + np.minimum(values, 0.0) / 1000.0, 0.0)
+        mu[first : first + _CHUNK] = below + (bone - water) / bone_hu * np.maximum(values, 0.0)
+    return mu.reshape(hu.shape)

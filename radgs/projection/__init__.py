@@ -2,8 +2,18 @@
 
 from radgs.projection.jacobian import project_with_jacobian
 from radgs.projection.layers import project_layers
+from radgs.projection.moving import DrawnPart, MovingParts
 from radgs.projection.parts import project_part, project_parts
 from radgs.projection.physics import XrayPhysics
 from radgs.projection.project import project
 
-__all__ = ["XrayPhysics", "project", "project_layers", "project_part", "project_parts", "project_with_jacobian"]
+__all__ = [
+    "DrawnPart",
+    "MovingParts",
+    "XrayPhysics",
+    "project",
+    "project_layers",
+    "project_part",
+    "project_parts",
+    "project_with_jacobian",
+]

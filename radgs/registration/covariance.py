@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from radgs.geometry import RigidTransform
-from radgs.registration.correlation import LEAST_CURVATURE
 from radgs.registration.normal_equations import NormalEquations, Term
 
 _BLOCK_PX = 24  # some 20 mm: what is further apart is taken as independent
@@ -75,7 +74,7 @@ def pose_covariances(
     parameters = (6 * torch.tensor(shown, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
     scatter = torch.zeros_like(optimum.hessian)
     for term in optimum.terms:
-        scatter[term.parameters[:, None], term.parameters] += gradient_covariance(term)
+        scatter += gradient_covariance(term)
     inverse = torch.linalg.pinv(optimum.hessian[parameters[:, None], parameters], hermitian=True)
     covariance = (inverse @ scatter[parameters[:, None], parameters] @ inverse).numpy()
     found = {}
@@ -99,12 +98,11 @@ def gradient_covariance(term: Term) -> Float64[Tensor, "p p"]:
     numbers, which = torch.unique(block[:, 0] * (block[:, 1].max() + 1) + block[:, 1], return_inverse=True)
     sums = torch.zeros(len(numbers), 6)
     grams = torch.zeros(len(numbers), 6, 6)
-    total = torch.zeros(len(term.parameters), len(term.parameters), dtype=torch.float64)
-    for one in term.correlations:
-        own = one.jacobian[term.own].T
-        sums.index_add_(0, which, own * one.residual[:, None])
+    for jacobian, residual in zip(term.jacobian, term.residual, strict=True):
+        own = jacobian.T
+        sums.index_add_(0, which, own * residual[:, None])
         grams.index_add_(0, which, own[:, :, None] * own[:, None])
-        total += one.hessian / max(one.value, LEAST_CURVATURE)
+    total = term.curvature
     inverse = torch.linalg.pinv(total[term.own, term.own], hermitian=True)
     shares = inverse @ grams.double()
     left = 6 - float(torch.einsum("bij,bji->", shares, shares))

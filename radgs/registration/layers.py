@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from radgs.kernels import gradients
+from radgs.kernels import field_equations, gradients
 from radgs.registration.view import View
 
 NODE_MM = 50.0
@@ -32,21 +32,22 @@ _FEWEST = 500
 
 @dataclass(frozen=True)
 class _Hats:
-    """Bilinear weights of the nodes, separable: ``[ny, H]`` and ``[nx, W]``."""
+    """Bilinear weights of the nodes, separable, and where pixels lie among the nodes."""
 
     rows: Float[Tensor, "ny H"]
     columns: Float[Tensor, "nx W"]
+    places: tuple[Float[Tensor, " H"], Float[Tensor, " W"]]
 
     @classmethod
     def of(cls, view: View, factor: int) -> _Hats:
         step = NODE_MM / view.pixel_mm
-        return cls(*(_hats(n, step, factor) for n in (view.camera.height, view.camera.width)))
-
-
-def _hats(pixels: int, step: float, factor: int) -> Float[Tensor, "nodes n"]:
-    nodes = torch.arange(int(np.ceil(pixels / step)) + 1)
-    places = (torch.arange(pixels // factor) + 0.5) * factor / step
-    return (1 - (places - nodes[:, None]).abs()).clamp_min(0)
+        sizes = view.camera.height, view.camera.width
+        rows, columns = ((torch.arange(n // factor) + 0.5) * factor / step for n in sizes)
+        nodes = (torch.arange(int(np.ceil(n / step)) + 1) for n in sizes)
+        down, across = (
+            (1 - (at - n[:, None]).abs()).clamp_min(0) for at, n in zip((rows, columns), nodes, strict=True)
+        )
+        return cls(down, across, (rows, columns))
 
 
 def shifted(layers: Float[Tensor, "B H W"], shifts: Float[Tensor, "B ny nx 2"], view: View) -> Float[Tensor, "B H W"]:
@@ -127,26 +128,30 @@ class _Level:
         residual = self.seen - strengths[0] * self.bones - strengths[1] * soft
         deviation = 1.4826 * residual.abs().median().clamp_min(1e-9)
         weights = 1 / (deviation**2 * _SAME_NOISE * (1 + (residual / (_OUTLIER * deviation)) ** 2))
-        jacobian, active = self._jacobian(now)
-        jacobian *= float(strengths[1])
-        weighted = jacobian * weights
+        curvature, pull = self._equations(now, float(strengths[1]), residual, weights)
+        active = torch.einsum("jy,yx,ix->ji", self.hats.rows, self.near.float(), self.hats.columns).flatten() > 1
         prior = _prior(len(now), (len(self.hats.rows), len(self.hats.columns)), active) * self.pixel_mm**2
         flat = shifts.flatten(1, 2)
         held = flat[:, active].flatten().double()
-        curvature, pull = (weighted @ jacobian.T).double(), (weighted @ residual).double()
-        found = torch.linalg.solve(curvature + prior, pull - prior @ held)
+        which = active.repeat_interleave(2).repeat(len(now))
+        found = torch.linalg.solve(curvature[which][:, which] + prior, pull[which] - prior @ held)
         flat = flat.clone()
         flat[:, active] += found.view(len(now), -1, 2).to(flat.dtype)
         return flat.view_as(shifts)
 
-    def _jacobian(self, now: Tensor) -> tuple[Float[Tensor, "p n"], Bool[Tensor, " nodes"]]:
-        """Derivative of the gradients at the pixels that count by every shift (layer, active node, u and v)."""
-        slopes = -gradients(now) / self.factor  # [B, 2, h, w]
-        by = gradients(slopes.flatten(0, 1), _BLUR_PX).unflatten(0, slopes.shape[:2])[..., self.near]
-        hat = torch.einsum("jy,ix->jiyx", self.hats.rows, self.hats.columns)[..., self.near].flatten(0, 1)
-        active = hat.sum(dim=1) > 1
-        product_ = by[:, None] * hat[active][None, :, None, None]  # [B, nodes, 2 shifts, 2 gradients, n]
-        return product_.flatten(0, 2).flatten(1), active
+    def _equations(
+        self, now: Tensor, strength: float, residual: Tensor, weights: Tensor
+    ) -> tuple[Float64[Tensor, "p p"], Float64[Tensor, " p"]]:
+        """Of every shift (layer, node, u and v)."""
+        slopes = gradients(now) * (-strength / self.factor)  # [B, 2, h, w]
+        by = gradients(slopes.flatten(0, 1), _BLUR_PX)
+        left, doubts = torch.zeros(2, 2, *self.near.shape)
+        left[:, self.near], doubts[:, self.near] = residual.view(2, -1), weights.view(2, -1)
+        nodes = len(self.hats.rows), len(self.hats.columns)
+        curvature, pull = field_equations(by, left, doubts, *self.hats.places, nodes)
+        count = 2 * len(now) * nodes[0] * nodes[1]
+        order = torch.arange(count).view(len(now), 2, -1).mT.flatten()  # nodes before u and v
+        return curvature.reshape(count, count)[order][:, order], pull.flatten()[order]
 
 
 def _prior(layers: int, nodes: tuple[int, int], active: Tensor) -> Float64[Tensor, "p p"]:

@@ -14,16 +14,16 @@ from itertools import pairwise
 
 import roma
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.geometry import cross_matrix
-from radgs.kernels import gradients
-from radgs.registration.correlation import Correlation, correlation, outlier_weights
-from radgs.registration.scene import Box, Scene
-from radgs.registration.view import View, dilated
+from radgs.kernels import LEAST_CURVATURE, Box, correlations, gradients
+from radgs.projection import DrawnPart
+from radgs.registration.scene import Scene
+from radgs.registration.view import dilated
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
@@ -66,19 +66,21 @@ class NormalEquations:
 
 @dataclass(frozen=True)
 class Term:
-    """One level in one view.
+    """One level in one view, along u and v.
 
     Attributes:
-        parameters: ``[p]``, those of all levels that show where the level does, among all parameters.
-        own: those of the level among ``parameters``.
-        correlations: along u and v.
+        own: the level's among all parameters.
+        curvature: ``[p, p]``, J^T J of all parameters, summed over both directions.
+        jacobian: ``[2, 6, n]``, by the level's own parameters.
+        residual: ``[2, n]``.
         pixels: ``[n, 2]``, row and column in the view.
     """
 
-    parameters: Tensor
     own: slice
-    correlations: list[Correlation]
-    pixels: Tensor
+    curvature: Float64[Tensor, "p p"]
+    jacobian: Float[Tensor, "2 6 n"]
+    residual: Float[Tensor, "2 n"]
+    pixels: Int64[Tensor, "n 2"]
 
 
 def normal_equations(
@@ -105,32 +107,22 @@ def normal_equations(
     similarity: dict[str, dict[str, float]] = {level: {} for level in levels}
     terms = []
     loss = 0.0
-    for name, view in scene.views.items():
-        drawn = _draw(scene, view, poses, sigma_px, settings.step_mm)
-        target = drawn.cut(targets[name].gradients).flatten(2)
-        for row, near in drawn.near.items():
-            usable = near & drawn.cut(targets[name].usable)
-            if int(usable.sum()) < _FEWEST_PIXELS:
+    for name, shown in scene.draw(poses, settings.step_mm, 4 + math.ceil(3 * sigma_px)).items():
+        drawn = _Drawn.of(shown, targets[name], sigma_px)
+        found = correlations(drawn.images, drawn.windows, targets[name].gradients, drawn.pixels)
+        at = (6 * torch.tensor(drawn.rows, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
+        gradient[at] += found.gradient.sum(dim=(0, 1))
+        hessian[at[:, None], at] += found.hessian.sum(dim=(0, 1))
+        for i, row in enumerate(drawn.rows):
+            if not len(drawn.pixels[i]):
                 continue
-            where = torch.nonzero(usable)
-            at = where @ torch.tensor([usable.shape[1], 1])
-            touching, pixels = drawn.at(at)
-            seen = target.index_select(2, at)  # [1 + k, 2, n]
-            jacobian = pixels[:, 1:].flatten(0, 1)
-            parameters = drawn.parameters.view(-1, 6)[touching].flatten()
-            found = []
-            for axis in range(2):
-                moving = pixels[:, 0, axis].sum(dim=0)
-                still, soft = seen[0, axis], seen[1:, axis]
-                weights = outlier_weights(moving, still, soft)
-                found.append(correlation(moving, jacobian[:, axis], still, soft, weights))
-                gradient[parameters] += found[-1].gradient
-                hessian[parameters[:, None], parameters] += found[-1].hessian
-                loss += 1 - found[-1].value
-            similarity[levels[row]][name] = (found[0].value + found[1].value) / 2
-            first = 6 * touching.index(list(drawn.near).index(row))
-            there = where + torch.tensor(drawn.box)[[0, 2]]
-            terms.append(Term(parameters, slice(first, first + 6), found, there))
+            values = found.value[i]
+            loss += float((1 - values).sum())
+            similarity[levels[row]][name] = float(values.mean())
+            curvature = torch.zeros_like(hessian)
+            curvature[at[:, None], at] = (found.hessian[i] / values.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
+            own = slice(6 * row, 6 * row + 6)
+            terms.append(Term(own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
         residual, by_pose = prior_residuals(scene, poses, settings)
         loss += prior_weight * float(residual @ residual)
@@ -141,56 +133,30 @@ def normal_equations(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A view's prediction, blurred and differentiated, in the window around all visible vertebrae.
+    """A view's prediction, blurred and differentiated, by visible level.
 
     Attributes:
-        box: the window.
-        images: ``[L', 7, 2, h, w]``: each visible level's image and its six derivatives, along u and v.
-        parameters: of the visible levels among all parameters.
-        near: by row of the level among all levels, ``[h, w]`` bool: near its silhouette.
+        rows: of the levels among all.
+        windows: that they are drawn in.
+        images: ``[7, 2, h, w]``: the image and its six derivatives, along u and v.
+        pixels: ``[n, 2]``, row and column of what is compared: near the silhouette; none where that is too few.
     """
 
-    box: Box
-    images: Float[Tensor, "L 7 2 h w"]
-    parameters: Tensor
-    near: dict[int, Tensor]
+    rows: list[int]
+    windows: list[Box]
+    images: list[Float[Tensor, "7 2 h w"]]
+    pixels: list[Int64[Tensor, "n 2"]]
 
-    def cut(self, image: Tensor) -> Tensor:
-        y0, y1, x0, x1 = self.box
-        return image[..., y0:y1, x0:x1]
-
-    def at(self, pixels: Tensor) -> tuple[list[int], Float[Tensor, "l 7 2 n"]]:
-        """Which visible levels show at some of the pixels (``[n]``, row by row), and their images there."""
-        flat = self.images.flatten(3)
-        touching = [i for i, level in enumerate(flat) if bool(level[0, 0].index_select(0, pixels).any())]
-        return touching, torch.stack([flat[i].index_select(2, pixels) for i in touching])
-
-
-def _draw(scene: Scene, view: View, poses: Poses, sigma_px: float, step_mm: float) -> _Drawn:
-    margin = 4 + math.ceil(3 * sigma_px)
-    rows, parts, silhouettes = [], [], []
-    for row, (level, pose) in enumerate(poses.items()):
-        found = scene.parts[level].draw_with_jacobian(view, pose, step_mm, margin)
-        if found is not None:
-            window, image = found
-            rows.append(row)
-            silhouettes.append((window, dilated((image[0] > VISIBLE).float(), _NEAR_PX) > 0))
-            parts.append((window, gradients(image, sigma_px)))
-    if not rows:
-        return _Drawn((0, 0, 0, 0), torch.zeros(0, 7, 2, 0, 0), torch.zeros(0, dtype=torch.long), {})
-    windows = torch.tensor([window for window, _ in parts])
-    y0, x0 = (int(windows[:, i].min()) for i in (0, 2))
-    y1, x1 = (int(windows[:, i].max()) for i in (1, 3))
-    images = torch.zeros(len(rows), 7, 2, y1 - y0, x1 - x0)
-    near = {}
-    for i, (row, (window, image), (_, silhouette)) in enumerate(zip(rows, parts, silhouettes, strict=True)):
-        a, b, c, d = window[0] - y0, window[1] - y0, window[2] - x0, window[3] - x0
-        images[i, :, :, a:b, c:d] = image
-        whole = torch.zeros(y1 - y0, x1 - x0, dtype=torch.bool)
-        whole[a:b, c:d] = silhouette
-        near[row] = whole
-    parameters = (6 * torch.tensor(rows)[:, None] + torch.arange(6)).flatten()
-    return _Drawn((y0, y1, x0, x1), images, parameters, near)
+    @classmethod
+    def of(cls, shown: Sequence[tuple[int, DrawnPart]], target: Target, sigma_px: float) -> _Drawn:
+        pixels = []
+        for _, part in shown:
+            y0, y1, x0, x1 = part.window
+            near = dilated((part.image[0] > VISIBLE).float(), _NEAR_PX) > 0
+            at = torch.nonzero(near & target.usable[y0:y1, x0:x1])
+            pixels.append((at if len(at) >= _FEWEST_PIXELS else at[:0]) + torch.tensor([y0, x0]))
+        images = [gradients(part.image, sigma_px) for _, part in shown]
+        return cls([row for row, _ in shown], [part.window for _, part in shown], images, pixels)
 
 
 def prior_residuals(

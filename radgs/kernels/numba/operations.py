@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radgs.kernels.numba import filters, layers, rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba import correlations as correlation
+from radgs.kernels.numba import fields, filters, layers, moving, rasterize, siddon, trilinear, voxelize
 from radgs.kernels.numba import project as projection
 from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
-from radgs.kernels.numba.support import support
+from radgs.kernels.numba.support import BLOCK, BLOCK_Z, occupied, support
 
 # Parts a thread gets when one image or volume is shared between threads.
 _PARTS_PER_THREAD = 4
@@ -143,6 +144,80 @@ def gradients(images: Tensor, smooth: np.ndarray, steep: np.ndarray) -> Tensor:
     out = np.empty((len(images), 2, *images.shape[1:]), np.float32)
     launch(filters.slopes, _array(images), smooth, steep, out)
     return torch.from_numpy(out)
+
+
+def pack(volumes: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
+    """Values, where each volume's begin, shapes, supports, occupied blocks, where each volume's begin."""
+    arrays = [_array(v) for v in volumes]
+    boxes = np.empty((len(arrays), 2, 3), np.int64)
+    for array, box in zip(arrays, boxes, strict=True):
+        support(array, box)
+    sides = BLOCK_Z, BLOCK, BLOCK
+    blocks = [np.empty([-(-n // s) for n, s in zip(a.shape, sides, strict=True)], np.uint8) for a in arrays]
+    for array, of_array in zip(arrays, blocks, strict=True):
+        occupied(array, of_array)
+    values, firsts = _in_a_row(arrays)
+    return values, firsts, np.array([a.shape for a in arrays]), boxes, *_in_a_row(blocks)
+
+
+def _in_a_row(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All values, and where each array's begin."""
+    return np.concatenate([a.ravel() for a in arrays]), np.cumsum([0, *(a.size for a in arrays)])[:-1]
+
+
+def moved_line_integrals(
+    packed: tuple[np.ndarray, ...],
+    owner: Tensor,
+    rays: Sequence[Tensor],
+    drawn: Sequence[tuple[int, int, int, int]],
+    windows: Sequence[tuple[int, int, int, int]],
+    step_mm: float,
+    motion: bool,
+) -> list[Tensor]:
+    """Images ``[7 or 1, h, w]``, window by window."""
+    shapes = [(7 if motion else 1, y1 - y0, x1 - x0) for y0, y1, x0, x1 in windows]
+    ends = np.cumsum([0, *(c * h * w for c, h, w in shapes)])
+    heights = [y1 - y0 for y0, y1, _, _ in windows]
+    rows = np.stack([np.repeat(np.arange(len(windows)), heights), np.concatenate([np.arange(*w[:2]) for w in windows])])
+    out = np.empty(ends[-1], np.float32)
+    places = np.array(drawn, np.int64), np.array(windows, np.int64), ends[:-1]
+    arrays = tuple(_array(r) for r in rays)
+    launch(moving.draw, packed, _array(owner), arrays, places, rows.T, step_mm, motion, out)
+    return [torch.from_numpy(out[a:b].reshape(s)) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)]
+
+
+def correlations(
+    drawn: Sequence[Tensor],
+    windows: Sequence[tuple[int, int, int, int]],
+    seen: Tensor,
+    pixels: Sequence[Tensor],
+    ends: np.ndarray,
+) -> tuple[Tensor, ...]:
+    """Values, gradients, Hessians, own Jacobians and residuals of `radgs.kernels.Correlations`."""
+    parts, count = len(drawn), int(ends[-1])
+    starts = np.cumsum([0, *(image.numel() for image in drawn)])[:-1]
+    value, gradient, hessian = (np.zeros((parts, 2, *(6 * parts,) * n)) for n in range(3))
+    jacobian, residual = np.empty((2, 6, count), np.float32), np.empty((2, count), np.float32)
+    if count:
+        flat, where = torch.cat([image.flatten() for image in drawn]), torch.cat(list(pixels))
+        boxes = np.array(windows, np.int64)
+        out = value, gradient, hessian, jacobian, residual
+        launch(correlation.correlate, _array(flat), starts, boxes, _array(seen), _array(where), ends, *out)
+    return tuple(torch.from_numpy(a) for a in (value, gradient, hessian, jacobian, residual))
+
+
+def field_equations(
+    derivatives: Tensor, residual: Tensor, weights: Tensor, rows: Tensor, columns: Tensor, nodes: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Curvature ``[C, ny, nx, C, ny, nx]`` and pull ``[C, ny, nx]``."""
+    places = _array(rows), _array(columns)
+    ends = tuple(np.searchsorted(at, np.arange(n)) for at, n in zip(places, nodes, strict=True))
+    count = len(derivatives)
+    cells = np.empty((nodes[0] - 1, nodes[1] - 1, 4 * count + 1, 4 * count + 1))
+    launch(fields.cells, _array(derivatives), _array(residual), _array(weights), places, ends, cells)
+    curvature, pull = np.zeros((count, *nodes, count, *nodes)), np.zeros((count, *nodes))
+    fields.add_cells(cells, curvature, pull)
+    return torch.from_numpy(curvature), torch.from_numpy(pull)
 
 
 def rays_to_cameras(of_rays: Tensor, to_image: Tensor) -> tuple[Tensor, Tensor]:

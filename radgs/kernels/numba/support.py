@@ -5,6 +5,8 @@ from numba import njit
 
 from radgs.kernels.numba.options import INNER
 
+BLOCK, BLOCK_Z = 8, 2  # voxels of a block along x and y, and along z, across which X-rays usually look
+
 
 @njit(**INNER)
 def _any(row):
@@ -64,3 +66,20 @@ def support(volume, box):
             x1 = max(x1, x)
     box[0, 0], box[0, 1], box[0, 2] = x0, y0, z0
     box[1, 0], box[1, 1], box[1, 2] = x1, y1, z1
+
+
+@njit(**INNER)
+def occupied(volume, blocks):
+    """Fill ``blocks`` (uint8): 1 where the block or one beside it holds a value that is not 0.
+
+    A sample that lies less than a block's length along each axis from a point in a block marked 0 reads zeros.
+    """
+    blocks[:] = 0
+    depth, height, width = volume.shape
+    for z in range(depth):
+        for y in range(height):
+            row = volume[z, y]
+            for first in range(0, width, BLOCK):
+                if _any(row[first : min(first + BLOCK, width)]):
+                    l, j, i = z // BLOCK_Z, y // BLOCK, first // BLOCK
+                    blocks[max(l - 1, 0) : l + 2, max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2] = 1

@@ -12,8 +12,11 @@ from numba import float32, int32, njit, prange
 
 from radgs.kernels.numba.options import EXACT, INNER, PARALLEL
 from radgs.kernels.numba.rays import as_tuple, clip_box, direction, sample_range
+from radgs.kernels.numba.support import BLOCK, BLOCK_Z
 
 _F = np.float32
+_NOTHING = (_F(0),) * 7
+_TINY = _F(1e-3)  # of a voxel
 _SLACK = 1e-3  # of a voxel, for the rounding of float32 samples
 
 
@@ -71,19 +74,92 @@ def _boundary(volume, first, last, entry, slope, step):
 
 
 @njit(**EXACT)
-def _ray(source, direction_from_pixel, u, v, shape, step):
-    """Depth and index coordinates of the entry, slope, and how many samples reach the far side."""
-    slope = direction(direction_from_pixel, u, v)
-    origin = as_tuple(source)
+def _ray(origin, slope, shape, step):
+    """Depth and index coordinates of the entry, and how many samples reach the far side."""
     high = (float(shape[2]), float(shape[1]), float(shape[0]))
     start, end = clip_box(0.0, np.inf, origin, slope, (-1.0, -1.0, -1.0), high)
     entry = (origin[0] + start * slope[0], origin[1] + start * slope[1], origin[2] + start * slope[2])
-    return start, entry, slope, int(np.ceil((end - start) / step))
+    return start, entry, int(np.ceil((end - start) / step))
 
 
 @njit(**EXACT)
 def _single(a):
     return _F(a[0]), _F(a[1]), _F(a[2])
+
+
+@njit(**INNER)
+def bounds(shape, box):
+    """Between which index coordinates samples reach a voxel of ``box``, have all neighbours, and may be read."""
+    inner = (shape[2] - 1.0, shape[1] - 1.0, shape[0] - 1.0)
+    reach_low = (box[0, 0] - 1.0 - _SLACK, box[0, 1] - 1.0 - _SLACK, box[0, 2] - 1.0 - _SLACK)
+    reach_high = (box[1, 0] + _SLACK, box[1, 1] + _SLACK, box[1, 2] + _SLACK)
+    below = _F(1.0 - 1.2e-7)
+    return reach_low, reach_high, inner, (_F(inner[0]) * below, _F(inner[1]) * below, _F(inner[2]) * below)
+
+
+@njit(**INNER)
+def _empty_near(occupied, k, entry, slope, step):
+    """Whether samples as far from sample k as `reach` says read nothing but zeros."""
+    t = (float32(int32(k)) + _F(0.5)) * step
+    x, y, z = entry[0] + t * slope[0], entry[1] + t * slope[1], entry[2] + t * slope[2]
+    depth, height, width = occupied.shape
+    i = min(max(int32(x), 0) // int32(BLOCK), width - 1)  # what lies before the first block is as near to it
+    j = min(max(int32(y), 0) // int32(BLOCK), height - 1)
+    l = min(max(int32(z), 0) // int32(BLOCK_Z), depth - 1)
+    return occupied[l, j, i] == 0
+
+
+@njit(**INNER)
+def _trimmed(occupied, begin, stop, entry, slope, step):
+    """The samples ``begin`` to ``stop - 1`` without those at both ends that read zeros; only a few are looked at."""
+    flat = max(abs(slope[0]), abs(slope[1])) * step
+    half = int32(min(_F(BLOCK - 1) / max(flat, _TINY), _F(BLOCK_Z - 1) / max(abs(slope[2]) * step, _TINY)))
+    stride = 2 * half + 1
+    first = begin
+    while first < stop and _empty_near(occupied, first + half, entry, slope, step):
+        first += stride
+    if first >= stop:
+        return stop, stop
+    last = first + (stop - 1 - first) // stride * stride
+    while last > first and _empty_near(occupied, last + half, entry, slope, step):
+        last -= stride
+    return int32(first), int32(min(stop, last + stride))
+
+
+@njit(**INNER)
+def ray_sums(volume, limits, occupied, origin, slope, step, want_gradient):
+    """Per mm of depth: the integral along a ray, and its gradient to source and direction (if wanted, else 0).
+
+    ``origin`` and ``slope``: of the ray; ``limits``: of `bounds`; ``occupied``: of `radgs.kernels.numba.support`, or
+    empty if it is not known.
+    """
+    shape = volume.shape
+    reach_low, reach_high, inner, limit = limits
+    start, entry, count = _ray(origin, slope, shape, step)
+    if count <= 0:
+        return _NOTHING
+    end = start + count * step
+    near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
+    begin, stop = sample_range(near, far, start, step, count)
+    if occupied.size:
+        begin, stop = _trimmed(occupied, begin, stop, _single(entry), _single(slope), _F(step))
+    if begin >= stop:
+        return _NOTHING
+    near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
+    if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
+        far = near  # a sample within a single slice has no second neighbour to read
+    first, last = sample_range(near, far, start, step, count)
+    first, last = min(max(first, begin), stop), max(min(last, stop), begin)
+    last = max(first, last)
+    e, s, dt = _single(entry), _single(slope), _F(step)
+    row, plane = np.uintp(shape[2]), np.uintp(shape[2] * shape[1])
+    a = _boundary(volume, begin, first, e, s, dt)
+    b = _interior(volume.reshape(-1), row, plane, first, last, e, s, dt, limit, want_gradient)
+    c = _boundary(volume, last, stop, e, s, dt)
+    t0, total = _F(start), (a[0] + b[0] + c[0]) * dt
+    gx, gy, gz = (a[1] + b[1] + c[1]) * dt, (a[2] + b[2] + c[2]) * dt, (a[3] + b[3] + c[3]) * dt
+    hx, hy, hz = (a[4] + b[4] + c[4]) * dt, (a[5] + b[5] + c[5]) * dt, (a[6] + b[6] + c[6]) * dt
+    return total, gx, gy, gz, t0 * gx + hx, t0 * gy + hy, t0 * gz + hz
 
 
 @njit(**PARALLEL)
@@ -93,45 +169,17 @@ def trilinear_forward(volume, box, sources, directions, mm_per_depth, step_mm, i
     ``box``: of `support`; samples that reach no voxel inside it are skipped, which changes nothing but rounding.
     """
     views, height, width = image.shape
-    shape = volume.shape
-    values = volume.reshape(-1)
-    row, plane = np.uintp(shape[2]), np.uintp(shape[2] * shape[1])
-    inner = (shape[2] - 1.0, shape[1] - 1.0, shape[0] - 1.0)
-    reach_low = (box[0, 0] - 1.0 - _SLACK, box[0, 1] - 1.0 - _SLACK, box[0, 2] - 1.0 - _SLACK)
-    reach_high = (box[1, 0] + _SLACK, box[1, 1] + _SLACK, box[1, 2] + _SLACK)
-    below = _F(1.0 - 1.2e-7)
-    limit = (_F(inner[0]) * below, _F(inner[1]) * below, _F(inner[2]) * below)
+    unknown = np.empty((0, 0, 0), np.uint8)
     for job in prange(views * height):
-        view, v = job // height, job % height
+        view, v, limits = job // height, job % height, bounds(volume.shape, box)
         for u in range(width):
             step = step_mm / mm_per_depth[view, v, u]
-            start, entry, slope, count = _ray(sources[view], directions[view], u, v, shape, step)
-            image[view, v, u] = _F(0)
+            slope = direction(directions[view], u, v)
+            sums = ray_sums(volume, limits, unknown, as_tuple(sources[view]), slope, step, want_gradient)
+            image[view, v, u] = sums[0]
             if want_gradient:
                 for c in range(6):
-                    gradient[view, c, v, u] = _F(0)
-            if count > 0:
-                origin, end = as_tuple(sources[view]), start + count * step
-                near, far = clip_box(start, end, origin, slope, reach_low, reach_high)
-                begin, stop = sample_range(near, far, start, step, count)
-                near, far = clip_box(start, end, origin, slope, (0.0, 0.0, 0.0), inner)
-                if shape[0] < 2 or shape[1] < 2 or shape[2] < 2:
-                    far = near  # a sample within a single slice has no second neighbour to read
-                first, last = sample_range(near, far, start, step, count)
-                first, last = min(max(first, begin), stop), max(min(last, stop), begin)
-                last = max(first, last)
-                e, s, dt = _single(entry), _single(slope), _F(step)
-                a = _boundary(volume, begin, first, e, s, dt)
-                b = _interior(values, row, plane, first, last, e, s, dt, limit, want_gradient)
-                c = _boundary(volume, last, stop, e, s, dt)
-                image[view, v, u] = (a[0] + b[0] + c[0]) * dt
-                if want_gradient:
-                    t0 = _F(start)
-                    for axis in range(3):
-                        g = (a[1 + axis] + b[1 + axis] + c[1 + axis]) * dt
-                        gradient[view, axis, v, u] = g
-                        moment = (a[4 + axis] + b[4 + axis] + c[4 + axis]) * dt
-                        gradient[view, 3 + axis, v, u] = t0 * g + moment
+                    gradient[view, c, v, u] = sums[c + 1]
 
 
 @njit(**INNER)
@@ -162,7 +210,8 @@ def trilinear_adjoint(image_gradient, sources, directions, mm_per_depth, step_mm
             for v in range(height):
                 for u in range(width):
                     step = step_mm / mm_per_depth[view, v, u]
-                    start, entry, slope, count = _ray(sources[view], directions[view], u, v, shape, step)
+                    slope = direction(directions[view], u, v)
+                    start, entry, count = _ray(as_tuple(sources[view]), slope, shape, step)
                     weight = image_gradient[view, v, u] * _F(step)
                     if count > 0 and weight != _F(0):
                         near, far = clip_box(

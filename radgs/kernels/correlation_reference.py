@@ -1,4 +1,7 @@
-"""How alike two gradient images are: correlation without what nuisances explain, and with doubts about outliers."""
+"""How alike two gradient images are: correlation without what nuisances explain, and with doubts about outliers.
+
+The definition, one image at a time, of what `radgs.kernels.correlations` does for all parts of an X-ray.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-_ROBUST_STEPS, _OUTLIER = 3, 2.5
-_RIDGE = 1e-4
-_LEAST_DEVIATION = 0.02  # of the image's own: no fit is so exact that its rounding tells outliers
+ROBUST_STEPS, OUTLIER = 3, 2.5
+RIDGE = 1e-4
+LEAST_DEVIATION = 0.02  # of the image's own: no fit is so exact that its rounding tells outliers
 LEAST_CURVATURE = 0.1
 
 
@@ -59,7 +62,7 @@ def correlation(
 def _without(nuisances: Float[Tensor, "k n"], images: Float[Tensor, "q n"]) -> Float[Tensor, "q n"]:
     """What is left of images after the nuisances that explain most of each."""
     gram = (nuisances @ nuisances.T).double()
-    gram += torch.diag(_RIDGE * gram.diagonal() + 1e-9)
+    gram += torch.diag(RIDGE * gram.diagonal() + 1e-9)
     strengths = torch.linalg.solve(gram, (nuisances @ images.T).double())
     return images - strengths.T.to(images.dtype) @ nuisances
 
@@ -72,9 +75,9 @@ def outlier_weights(
     stacked = stacked - stacked.mean(dim=1, keepdim=True)
     m, s = _without(stacked[:-2], stacked[-2:])
     weights = torch.ones_like(m)
-    for _ in range(_ROBUST_STEPS):
+    for _ in range(ROBUST_STEPS):
         strength = (weights * m) @ s / ((weights * m) @ m + 1e-9)
         residual = s - strength * m
-        deviation = 1.4826 * residual.abs().median() + _LEAST_DEVIATION * s.norm() / len(s) ** 0.5 + 1e-9
-        weights = 1 / (1 + (residual / (_OUTLIER * deviation)) ** 2)
+        deviation = 1.4826 * residual.abs().median() + LEAST_DEVIATION * s.norm() / len(s) ** 0.5 + 1e-9
+        weights = 1 / (1 + (residual / (OUTLIER * deviation)) ** 2)
     return weights
