@@ -114,6 +114,45 @@ def test_the_global_reconstruction_is_that_of_the_images():
     assert not torch.allclose(volumes, voxelize(recm(other, recm.blank(views.level)).factual, Grid.centred(112.0, 8)))
 
 
+def test_what_is_known_of_a_level_changes_its_grid_and_nothing_else():
+    recm, views = wild(ANCHORED), camera_views()
+    fitted, level = patient_anchors(1), views.level
+    before = [recm(views, anchors) for anchors in (recm.blank(level), fitted)]
+    with torch.no_grad():
+        recm.shapes.raw.weight[level[0], -1] = 0.1  # the last anchor's density
+    after = [recm(views, anchors) for anchors in (recm.blank(level), fitted)]
+    for branch in ("factual", "effect"):
+        grid, same = (getattr(made[0], branch).densities for made in (after, before))
+        assert float((grid - same)[0, -1]) > 0.005
+        assert torch.equal(grid[0, :-1], same[0, :-1])
+        assert torch.equal(grid[1], same[1])
+        assert torch.equal(getattr(after[1], branch).densities, getattr(before[1], branch).densities)
+
+
+def test_a_grid_learns_the_shape_of_a_level_in_a_hundred_steps():
+    recm, grid = RecM(SMALL.model_copy(update={"gaussians": 500})).eval(), Grid.centred(112.0, 16)
+    views, blob = (
+        camera_views(batch=1),
+        RadiativeGaussians(
+            torch.tensor([[[8.0, -5, 3], [-12, 6, 0]]]),
+            torch.tensor([[[12.0, 9, 9], [7, 10, 7]]]),
+            torch.tensor([1.0, 0, 0, 0]).expand(1, 2, 4),
+            torch.tensor([[0.02, 0.01]]),
+        ),
+    )
+    target, optimizer = voxelize(blob, grid), torch.optim.Adam(recm.shapes.parameters(), lr=1e-3)
+
+    def error() -> torch.Tensor:
+        return (voxelize(recm(views, recm.blank(views.level)).factual, grid) - target).abs().mean()
+
+    first = float(error().detach())
+    for _ in range(100):
+        optimizer.zero_grad()
+        error().backward()
+        optimizer.step()
+    assert float(error().detach()) < 0.2 * first
+
+
 def some_gaussians(x: float, count: int = COUNT) -> RadiativeGaussians:
     g = torch.Generator().manual_seed(int(abs(x)))
     return RadiativeGaussians(

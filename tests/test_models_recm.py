@@ -219,10 +219,11 @@ def test_weights_survive_the_disk_and_damage_is_named(tmp_path):
 
 
 def test_gradients_of_image_and_volume_reach_every_weight():
-    recm = wild().train()
-    made = recm(camera_views(), patient_anchors(1))
-    volume = warp(torch.rand(2, 8, 8, 8), made.crop_from_vertebra.float(), 112.0)
-    loss = volume.sum() + made.effect.means.sum() + made.effect.densities.sum() + made.factual.scales.sum()
-    (loss + made.factual.quaternions.square().sum()).backward()
+    recm, views = wild().train(), camera_views()
+    for anchors in (recm.blank(views.level), patient_anchors(1)):
+        made = recm(views, anchors)
+        volume = warp(torch.rand(2, 8, 8, 8), made.crop_from_vertebra.float(), 112.0)
+        loss = volume.sum() + made.effect.means.sum() + made.effect.densities.sum() + made.factual.scales.sum()
+        (loss + made.factual.quaternions.square().sum()).backward()
     missing = [n for n, p in recm.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert missing == []

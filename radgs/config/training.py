@@ -80,7 +80,7 @@ class LossSettings(Section):
     counterfactual: bool = Field(True, description="teach what attention makes different; else the factual branch only")
     views: int = Field(2, ge=2, description="that supervise a reconstruction; beyond two drawn from the CT crop")
     pose_first: float = Field(
-        0.67, ge=0, lt=1, description="share of RecM's steps, the first, that teach its motion alone; needs anchor"
+        0.85, ge=0, lt=1, description="share of RecM's steps, the first, that teach its motion alone; needs anchor"
     )
 
     @model_validator(mode="before")

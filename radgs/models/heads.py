@@ -1,9 +1,9 @@
-"""The global head: all Gaussians at once out of the context."""
+"""What changes anchors without looking at the place of each: the global head, and what is known of a level."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from radgs.errors import RadgsError
@@ -11,6 +11,7 @@ from radgs.gaussians import RadiativeGaussians
 from radgs.models.anchors import RAW_SIZE, alike_anchors
 
 _OFFSET_UNIT_MM = 10.0
+_SHAPE_RATE = 40.0  # raw units a unit of weight: Adam moves a weight by its learning rate a step, whatever the gradient
 
 
 class GlobalHead(nn.Module):
@@ -50,3 +51,23 @@ class GlobalHead(nn.Module):
         scale = torch.ones_like(raw[0, 0])
         scale[:3] = _OFFSET_UNIT_MM / self.reach_mm  # one raw unit near the anchor is 10 mm
         return raw * scale
+
+
+class LevelShapes(nn.Module):
+    """Raw changes that turn the grid into a level's vertebra, by level: what training has seen of it.
+
+    They are none before training, and stay none for levels that training does not show. After P1 they hold the mean of
+    a population, after P3 this patient's vertebrae: an X-ray-only reconstruction is made without the CT, not by networks
+    that never saw it.
+
+    Source: this project's.
+    """
+
+    def __init__(self, levels: int, grid: int) -> None:
+        super().__init__()
+        self.raw = nn.Embedding(levels, grid * RAW_SIZE)
+        nn.init.zeros_(self.raw.weight)
+
+    def forward(self, level: Int[Tensor, " B"]) -> Float[Tensor, "B N 11"]:
+        """Of each level (VerSe number)."""
+        return _SHAPE_RATE * self.raw(level).unflatten(1, (-1, RAW_SIZE))

@@ -18,7 +18,7 @@ from radgs.geometry import rigid_motion
 from radgs.models.anchors import RAW_SIZE, alike_anchors, changed, describe, grid_anchors
 from radgs.models.attention import CounterfactualAttention
 from radgs.models.encoders import build_encoder
-from radgs.models.heads import GlobalHead
+from radgs.models.heads import GlobalHead, LevelShapes
 from radgs.models.population import PopulationAnchors
 
 VIEWS = 2
@@ -86,7 +86,8 @@ class RecM(nn.Module):
 
     The motion comes from the images, cameras and level alone, so it is the same for every set of anchors; it starts at
     the identity, and the changes of the anchors start at none. The anchored head changes anchors in the vertebra frame,
-    and the motion carries them to the crop frame; the global head changes them in the crop frame, without the motion.
+    a grid also by what training learned of the level, and the motion carries them to the crop frame; the global head
+    changes them in the crop frame, without the motion.
 
     Source: RadGS-Reg (MICCAI 2025) for encoder, attention, effect and global head; the anchored head is this project's.
     """
@@ -123,6 +124,9 @@ class RecM(nn.Module):
         # A grid has to lose most of its density, fitted anchors hardly any: with one last layer the grid empties both.
         self.grid_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
         self.fitted_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
+        self.shapes: LevelShapes | None = None
+        if self.population is None:
+            self.shapes = LevelShapes(_LEVELS, grid_anchors(self.settings, self.crop_mm).count)
         _start_at_zero(self.grid_out, self.fitted_out)
 
     def blank(self, level: Int[Tensor, " B"]) -> RadiativeGaussians:
@@ -183,9 +187,10 @@ class RecM(nn.Module):
         head = self._head(seen, views, anchors)
         raw = head(seen.attention, seen.context)
         other = head(seen.counterfactual_attention, seen.counterfactual_context)
+        known = self._known(views, anchors)
         return Reconstruction(
-            self._made(anchors, raw, seen.factual_motion),
-            self._made(anchors, raw - other, seen.effect_motion),
+            self._made(anchors, known + raw, seen.factual_motion),
+            self._made(anchors, known + (raw - other), seen.effect_motion),
             seen.factual_motion,
             seen.attention,
         )
@@ -193,7 +198,17 @@ class RecM(nn.Module):
     def factual(self, seen: Observation, views: VertebraViews, anchors: RadiativeGaussians) -> RadiativeGaussians:
         """The factual Gaussians of :meth:`reconstruct` at half its cost."""
         raw = self._head(seen, views, anchors)(seen.attention, seen.context)
-        return self._made(anchors, raw, seen.factual_motion)
+        return self._made(anchors, self._known(views, anchors) + raw, seen.factual_motion)
+
+    def _known(self, views: VertebraViews, anchors: RadiativeGaussians) -> Tensor:
+        """Raw changes of a grid that training learned of the level, none of fitted anchors.
+
+        They come in after one branch was subtracted from the other, as the anchors' own parameters do: both have them.
+        """
+        alike = alike_anchors(anchors)
+        if self.global_head is not None or self.shapes is None or not alike.any():
+            return anchors.means.new_zeros(())
+        return torch.where(alike[:, None, None], self.shapes(views.level), 0.0)
 
     def _made(self, anchors: RadiativeGaussians, raw: Tensor, motion: Tensor) -> RadiativeGaussians:
         if self.global_head is not None:
