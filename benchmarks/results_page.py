@@ -18,9 +18,9 @@ Measured by `python benchmarks/reconstruction.py --json {source}`; this page is 
 training pairs, from patients and levels that no stage before P3 has seen: an upper bound. They lie turned by up to 20
 degrees and moved by up to 50 mm an axis, and a level is located as a detector would (edges of its boxes off by up to
 6 mm); the line "before any network" says how far off that leaves the vertebra. X-ray-only reconstructions are
-made without the patient's CT, CT-assisted ones begin with Gaussians fitted to it: two tasks, never one number. After P3 the
-networks have learned from this patient's CT, and remember it: what X-rays alone say is in the lines "P1 only". SSIM and
-PSNR are of volumes in 1/mm with a range of 0.03; bone is what lies 0.004/mm above soft tissue; volumes are compared
+made without the patient's CT, CT-assisted ones begin with Gaussians fitted to it: two tasks, never one number. After P3
+the networks have learned from this patient's CT, and remember it: what X-rays alone say is in the lines "P1 only". SSIM
+and PSNR are of volumes in 1/mm with a range of 0.03; bone is what lies 0.004/mm above soft tissue; volumes are compared
 on 1.75 mm voxels. Values are medians over all pairs ± half the distance between the quartiles. A goal that was missed
 says so.
 

@@ -57,8 +57,8 @@ class LevelShapes(nn.Module):
     """Raw changes that turn the grid into a level's vertebra, by level: what training has seen of it.
 
     They are none before training, and stay none for levels that training does not show. After P1 they hold the mean of
-    a population, after P3 this patient's vertebrae: an X-ray-only reconstruction is made without the CT, not by networks
-    that never saw it.
+    a population, after P3 this patient's vertebrae: an X-ray-only reconstruction is made without the CT, but not by
+    networks that never saw it.
 
     Source: this project's.
     """
