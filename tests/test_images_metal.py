@@ -28,12 +28,12 @@ def chord(distance, radius_mm):
 
 
 def body(rng):
-    """Soft tissue with a skin edge, a vertebra of 30 mm with a rim of cortex, a rib, and noise."""
+    """Soft tissue with a skin edge, a vertebra of 30 mm with cortex half a millimetre thick, a rib, and noise."""
     x = np.linspace(-1, 1, SIZE)
     tissue = np.broadcast_to(5 * np.sqrt(np.maximum(1 - (x - 0.3) ** 2, 0)), (SIZE, SIZE)).copy()
-    block = np.zeros((SIZE, SIZE))
-    block[180:300, 180:300] = 0.35
-    block[180:300, 180:186] += 0.3
+    side = distance_mm(0, 0)
+    block = 0.012 * chord(side, 14.5) + 0.035 * (chord(side, 15.0) - chord(side, 14.5))
+    block[:180] = block[300:] = 0
     rib = 0.02 * chord(distance_mm(70, 25), 5.0)
     return ndimage.gaussian_filter(tissue + block + rib, 1.0) + rng.normal(0, 0.05, (SIZE, SIZE))
 
