@@ -48,6 +48,19 @@ def test_rods_and_wires_are_found_and_little_else(angle, radius_mm, mu):
     assert not found[away > radius_mm + 4.0].any()
 
 
+@pytest.mark.parametrize("scatter", [0.0, 0.005, 0.01])
+def test_a_screw_and_its_wide_head_are_found_where_scatter_flattens_contrast(scatter):
+    along, away = distance_mm(60, 0.0), distance_mm(150, 0.0)  # head: a disk of 12 mm; shaft: 5.5 mm wide
+    head = 4.0 * (np.hypot(along, away) < 6.0) * 0.3
+    shaft = np.where(along < 25, 0.2 * chord(away, 2.75), 0)
+    primary = np.exp(-body(np.random.default_rng(0)) - ndimage.gaussian_filter(head + shaft, 1.0))
+    image = -np.log((primary + scatter) / (1 + scatter)).astype(np.float32)
+    found = find_metal(image, PIXEL_MM)
+    metal = (np.hypot(along, away) < 5.0) | ((away < 2.0) & (along < 24))
+    assert found[metal].mean() > 0.97
+    assert not found[(np.hypot(along, away) > 10.0) & ((away > 7.0) | (along > 30))].any()
+
+
 def test_an_image_without_metal_keeps_all_of_its_pixels():
     assert not find_metal(body(np.random.default_rng(1)).astype(np.float32), PIXEL_MM).any()
 

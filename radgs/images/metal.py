@@ -11,7 +11,7 @@ _WIDEST_MM = 14.0  # at the patient; heads of screws are 12 mm, rods and shafts 
 # tissue is found at the last, and metal that touches bone comes apart from it at one of those before.
 _LEVELS = (1.0, 0.75, 0.55, 0.4, 0.3, 0.22, 0.15)
 # What tells metal from bone is its edge: the drop across a piece's rim, 1/mm, alone and against the piece's height.
-_STEEP, _SHARP = 0.18, 0.34
+_STEEP, _SHARP = 0.15, 0.32
 _NOISE_LIFTS, _NOISE_STEEP = 4.0, 2.0  # a top-hat lifts noise by its range, and rims follow noise: deviations of it
 _NOISE_BLOCK = 16
 _BLUR_PX = 0.8
