@@ -28,12 +28,12 @@ def chord(distance, radius_mm):
 
 
 def body(rng):
-    """Soft tissue with a skin edge, a vertebra of 30 mm with a rim of cortex, a rib, and noise."""
+    """Soft tissue with a skin edge, a vertebra of 30 mm with cortex half a millimetre thick, a rib, and noise."""
     x = np.linspace(-1, 1, SIZE)
     tissue = np.broadcast_to(5 * np.sqrt(np.maximum(1 - (x - 0.3) ** 2, 0)), (SIZE, SIZE)).copy()
-    block = np.zeros((SIZE, SIZE))
-    block[180:300, 180:300] = 0.35
-    block[180:300, 180:186] += 0.3
+    side = distance_mm(0, 0)
+    block = 0.012 * chord(side, 14.5) + 0.035 * (chord(side, 15.0) - chord(side, 14.5))
+    block[:180] = block[300:] = 0
     rib = 0.02 * chord(distance_mm(70, 25), 5.0)
     return ndimage.gaussian_filter(tissue + block + rib, 1.0) + rng.normal(0, 0.05, (SIZE, SIZE))
 
@@ -48,8 +48,30 @@ def test_rods_and_wires_are_found_and_little_else(angle, radius_mm, mu):
     assert not found[away > radius_mm + 4.0].any()
 
 
+@pytest.mark.parametrize("scatter", [0.0, 0.005, 0.01])
+def test_a_screw_and_its_wide_head_are_found_where_scatter_flattens_contrast(scatter):
+    along, away = distance_mm(60, 0.0), distance_mm(150, 0.0)  # head: a disk of 12 mm; shaft: 5.5 mm wide
+    head = 4.0 * (np.hypot(along, away) < 6.0) * 0.3
+    shaft = np.where(along < 25, 0.2 * chord(away, 2.75), 0)
+    beside = distance_mm(0.0, -54)  # a wire in air, which stands out at once
+    wire = 0.5 * chord(beside, 0.8)
+    primary = np.exp(-body(np.random.default_rng(0)) - ndimage.gaussian_filter(head + shaft + wire, 1.0))
+    image = -np.log((primary + scatter) / (1 + scatter)).astype(np.float32)
+    found = find_metal(image, PIXEL_MM)
+    metal = (np.hypot(along, away) < 5.0) | ((away < 2.0) & (along < 24))
+    assert found[metal].mean() > 0.97
+    assert not found[(np.hypot(along, away) > 10.0) & ((away > 7.0) | (along > 30)) & (beside > 5.0)].any()
+
+
 def test_an_image_without_metal_keeps_all_of_its_pixels():
     assert not find_metal(body(np.random.default_rng(1)).astype(np.float32), PIXEL_MM).any()
+
+
+def test_hard_edges_of_bone_are_no_metal_where_nothing_stands_out_as_metal_does():
+    edges = np.zeros((SIZE, SIZE))
+    edges[180:300, 180:186] = edges[180:186, 180:300] = 0.35  # cortex seen along its face: thin, high and sharp
+    image = body(np.random.default_rng(1)) + ndimage.gaussian_filter(edges, 1.0)
+    assert not find_metal(image.astype(np.float32), PIXEL_MM).any()
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.5, 1.0])
