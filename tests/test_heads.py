@@ -129,6 +129,15 @@ def test_what_is_known_of_a_level_changes_its_grid_and_nothing_else():
         assert torch.equal(getattr(after[1], branch).densities, getattr(before[1], branch).densities)
 
 
+def test_weights_from_before_there_were_shapes_know_none():
+    old = {name: w for name, w in wild(ANCHORED).state_dict().items() if not name.startswith("shapes.")}
+    recm = RecM(ANCHORED)
+    torch.nn.init.ones_(recm.shapes.raw.weight)
+    recm.load_state_dict(old)
+    assert not recm.shapes.raw.weight.any()
+    torch.testing.assert_close(recm.grid_out.weight, old["grid_out.weight"])
+
+
 def test_a_grid_learns_the_shape_of_a_level_in_a_hundred_steps():
     recm, grid = RecM(SMALL.model_copy(update={"gaussians": 500})).eval(), Grid.centred(112.0, 16)
     views, blob = (

@@ -67,7 +67,14 @@ class LevelShapes(nn.Module):
         super().__init__()
         self.raw = nn.Embedding(levels, grid * RAW_SIZE)
         nn.init.zeros_(self.raw.weight)
+        self.register_load_state_dict_pre_hook(_none_in_older_weights)
 
     def forward(self, level: Int[Tensor, " B"]) -> Float[Tensor, "B N 11"]:
         """Of each level (VerSe number)."""
         return _SHAPE_RATE * self.raw(level).unflatten(1, (-1, RAW_SIZE))
+
+
+def _none_in_older_weights(shapes: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights that were trained before there were shapes are those of a network that knows none."""
+    assert isinstance(shapes, LevelShapes)
+    state.setdefault(f"{prefix}raw.weight", torch.zeros_like(shapes.raw.weight))
