@@ -108,6 +108,7 @@ class RecM(nn.Module):
         )
         self.motion_head = nn.Sequential(nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 6))
         self.population = PopulationAnchors(settings.gaussians) if settings.anchors == "population" else None
+        self.shapes: LevelShapes | None = None
         self.global_head: GlobalHead | None = None
         if settings.head == "global":
             grid = None if self.population else grid_anchors(settings, crop_mm).count
@@ -124,7 +125,6 @@ class RecM(nn.Module):
         # A grid has to lose most of its density, fitted anchors hardly any: with one last layer the grid empties both.
         self.grid_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
         self.fitted_out = nn.Linear(_ANCHOR_HIDDEN, RAW_SIZE)
-        self.shapes: LevelShapes | None = None
         if self.population is None:
             self.shapes = LevelShapes(_LEVELS, grid_anchors(self.settings, self.crop_mm).count)
         _start_at_zero(self.grid_out, self.fitted_out)
@@ -206,7 +206,7 @@ class RecM(nn.Module):
         They come in after one branch was subtracted from the other, as the anchors' own parameters do: both have them.
         """
         alike = alike_anchors(anchors)
-        if self.global_head is not None or self.shapes is None or not alike.any():
+        if self.shapes is None or not alike.any():
             return anchors.means.new_zeros(())
         return torch.where(alike[:, None, None], self.shapes(views.level), 0.0)
 
