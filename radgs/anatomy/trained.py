@@ -53,8 +53,8 @@ class TrainedDetector:
             xrays: the views.
 
         Returns:
-            per level the views it was found in, centre (world, mm), epipolar residual (mm) and doubts; and, for the
-            others, why not.
+            per level the views it was found in, centre (world, mm), epipolar residual (mm), the pose (world_from_ct) at
+            which the CT's vertebra fits, how well, and doubts; and, for the others, why not.
         """
         cameras = {view: xray.camera for view, xray in xrays.items()}
         candidates = {view: self.network.candidates(xray) for view, xray in xrays.items()}
@@ -86,7 +86,8 @@ class TrainedDetector:
         levels = self.network.levels
         rows = [levels.index(level) for level in located]
         for row, level in enumerate(levels):
-            centre = fitted.poses[level].apply(self.centres[level])
+            pose = fitted.poses[level]
+            centre = pose.apply(self.centres[level])
             if level in located:
                 located[level]["triangulated_mm"] = located[level]["centre_mm"]
             elif min(abs(row - other) for other in rows) <= _REACH_LEVELS and all(
@@ -96,7 +97,11 @@ class TrainedDetector:
                 located[level] = {"views": {}, "residual_mm": 0.0}
             else:
                 continue
-            located[level] |= {"centre_mm": centre.tolist(), "fit": round(fitted.fits.get(level, 0.0), 3)}
+            located[level] |= {
+                "centre_mm": centre.tolist(),
+                "fit": round(fitted.fits.get(level, 0.0), 3),
+                "world_from_ct": pose.matrix.tolist(),
+            }
 
 
 def _coarse(bone: Volume) -> Volume:

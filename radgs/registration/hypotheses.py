@@ -44,6 +44,7 @@ def refine_from_hypotheses(
     start: Mapping[str, RigidTransform],
     points: Mapping[str, NDArray[np.float64]],
     settings: RefinementSettings,
+    laid: Mapping[str, RigidTransform] | None = None,
 ) -> tuple[Refined, Refined]:
     """Refine from the levels' consensus as one body and from each level's own pose; from elsewhere if need be.
 
@@ -52,6 +53,7 @@ def refine_from_hypotheses(
         start: world_from_ct, of the levels that count.
         points: by level, ``[n, 3]`` LPS mm.
         settings: of the refinement.
+        laid: world_from_ct of levels as somebody else found them, tried if not all levels convince.
 
     Returns:
         By level, the result that agrees best with the X-rays, and the best that began elsewhere.
@@ -66,6 +68,10 @@ def refine_from_hypotheses(
         Attempt(refine(scene, dict.fromkeys(scene.parts, body), settings), dict.fromkeys(start, 0)),
         Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 1)),
     ]
+    if laid and len(convincing(best_two(attempts, list(start))[0], counted, settings)) < len(counted):
+        own = {level: laid[nearest_level(level, laid, scene)] for level in scene.parts}
+        with suppress(GeometryError):  # nothing would be seen there
+            attempts.append(Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 2)))
     place_neighbours(scene, attempts, counted, settings)
     best, _ = best_two(attempts, list(start))
     if not convinces(best, counted, settings):

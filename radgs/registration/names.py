@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
-from radgs.registration.hypotheses import Attempt, best_two, convinces, convincing, place_neighbours
+from radgs.registration.hypotheses import Attempt, best_two, convinces, convincing, nearest_level, place_neighbours
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
 
@@ -24,6 +25,7 @@ def settle_names(
     levels: Mapping[str, Mapping[str, Any]],
     points: Mapping[str, NDArray[np.float64]],
     settings: RefinementSettings,
+    laid: Mapping[str, RigidTransform] | None = None,
 ) -> tuple[tuple[Refined, Refined], dict[str, list[str]]]:
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
@@ -36,6 +38,7 @@ def settle_names(
         levels: by level, ``doubts`` and those of them that are of its name, ``name_doubts``.
         points: ``[n, 3]`` LPS mm of each.
         settings: of the refinement.
+        laid: world_from_ct of levels as the detector laid the CT's vertebrae on the X-rays.
 
     Returns:
         The best and the second best, and by level the doubts that remain.
@@ -46,7 +49,7 @@ def settle_names(
     best, _ = found
     if convinces(best, counted, settings) and not any(of_names.values()):
         return found, doubts
-    other = _best_of_other_names(scene, best, settings)
+    other = _best_of_other_names(scene, best, laid or {}, settings)
     lead = _agreement(best, counted) - (_agreement(other, counted) if other else 0.0)
     if other and lead < 0:
         attempts = [Attempt(other, dict.fromkeys(counted, 0))]
@@ -58,22 +61,38 @@ def settle_names(
     return found, doubts
 
 
-def _best_of_other_names(scene: Scene, found: Refined, settings: RefinementSettings) -> Refined | None:
-    """The one of both refinements with names one level off that agrees better; None if nothing would be seen."""
-    centres = np.stack([scene.parts[level].centre.numpy() for level in cranio_caudal(scene.parts)])
-    if len(centres) < 2:
+def _best_of_other_names(
+    scene: Scene, found: Refined, laid: Mapping[str, RigidTransform], settings: RefinementSettings
+) -> Refined | None:
+    """The refinement with names one level off that agrees best; None if nothing would be seen.
+
+    Each way begins as one body, and from the detector's bent spine, in which each level takes its neighbour's place.
+    """
+    order = cranio_caudal(scene.parts)
+    centres = {level: scene.parts[level].centre.numpy() for level in order}
+    if len(order) < 2:
         return None
     corners = {level: scene.parts[level].corners.numpy() for level in found.world_from_ct}
     body, _ = consensus(found.world_from_ct, corners)
-    spacing = np.diff(centres, axis=0).mean(axis=0)
+    spacing = np.diff(np.stack(list(centres.values())), axis=0).mean(axis=0)
     tried = []
-    for way in (spacing, -spacing):
-        start = body @ RigidTransform.from_rotation_translation(np.eye(3), way)
-        try:
-            tried.append(refine(scene, dict.fromkeys(scene.parts, start), settings))
-        except GeometryError:  # nothing would be seen there
-            continue
+    for way, by in ((spacing, 1), (-spacing, -1)):
+        starts = [(dict.fromkeys(scene.parts, body @ _shift(way)), True)]
+        taken = {
+            level: laid[other] @ _shift(centres[other] - centres[level])
+            for level, other in zip(order[max(-by, 0) :], order[max(by, 0) :], strict=False)
+            if other in laid
+        }
+        if taken:
+            starts.append(({level: taken[nearest_level(level, taken, scene)] for level in scene.parts}, False))
+        for start, as_one_body in starts:
+            with suppress(GeometryError):  # nothing would be seen there
+                tried.append(refine(scene, start, settings, as_one_body=as_one_body))
     return max(tried, key=lambda one: _agreement(one, found.world_from_ct), default=None)
+
+
+def _shift(by: NDArray[np.float64]) -> RigidTransform:
+    return RigidTransform.from_rotation_translation(np.eye(3), by)
 
 
 def _agreement(found: Refined, levels: Collection[str]) -> float:

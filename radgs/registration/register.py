@@ -83,7 +83,8 @@ def register(
         patient: the CT's side.
         xrays: the views.
         levels: by level, ``centre_mm`` (world), ``residual_mm``, ``doubts`` and those of them that are of its name,
-            ``name_doubts``, as in ``levels.json``; see :func:`radgs.registration.names.settle_names`.
+            ``name_doubts`` (see :func:`radgs.registration.names.settle_names`), and ``world_from_ct`` if a detector has
+            laid the CT on the X-rays: as in ``levels.json``.
         recm: reconstruction network, or one for each level.
         regm: registration network, or one for each level.
         verdict_model: of :func:`radgs.registration.judge.read_model`.
@@ -102,9 +103,10 @@ def register(
     views = {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}
     scene = Scene(views, patient.tissue, patient.soft)
     start = {level: found.regm for level, found in estimates.items()}
-    found = refine_from_hypotheses(scene, start, points, config.refinement)
+    laid = {k: RigidTransform(np.array(v["world_from_ct"])) for k, v in levels.items() if "world_from_ct" in v}
+    found = refine_from_hypotheses(scene, start, points, config.refinement, laid)
     located = {level: levels[level] for level in start}
-    (chosen, other), doubts = settle_names(scene, found, located, points, config.refinement)
+    (chosen, other), doubts = settle_names(scene, found, located, points, config.refinement, laid)
     seconds = (time.perf_counter() - began) / len(centres)
     results = {}
     for level, estimated in estimates.items():
