@@ -24,7 +24,8 @@ from radgs.evaluation import target_registration_error
 from radgs.images import prepare_xrays, read_transforms, read_xrays, write_json
 from radgs.models import load_recm, load_regm
 from radgs.registration import read_patient, register
-from radgs.registration.judge import MODEL, Evidence
+from radgs.registration.evidence import Evidence
+from radgs.registration.judge import MODEL
 from radgs.simulation import make_demo_shots
 
 SEED = 990_000

@@ -1,5 +1,7 @@
 """Starts beyond the reach of refinement: shifts found by correlation, sure levels that place their neighbours."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,16 @@ def test_a_good_start_costs_two_refinements_and_no_search(straight, monkeypatch)
     assert calls == ["refine", "refine"]
 
 
+def test_what_the_detector_laid_on_the_x_rays_is_tried_before_anything_is_searched(straight, monkeypatch):
+    tissue, scene = straight
+    monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: pytest.fail("searched"))
+    start = dict.fromkeys(tissue.excess, move(18, -16, -20) @ THERE)
+    laid = {"L1": move(1, -1, 1) @ THERE}
+    points = {level: tissue.points(level) for level in start}
+    best, _ = refine_from_hypotheses(scene, start, points, Config().refinement, laid)
+    assert max(off(best.world_from_ct[level], tissue, level) for level in start) < 0.3
+
+
 def test_places_where_nothing_would_be_seen_are_left_out(straight, monkeypatch):
     tissue, scene = straight
     monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: [move(5000, 0, 0)])
@@ -206,7 +218,7 @@ def test_names_one_level_off_that_agree_better_are_taken_and_stay_doubted(straig
 def test_other_names_are_tried_only_where_there_is_doubt(straight, monkeypatch):
     tissue, scene = straight
     calls = []
-    monkeypatch.setattr("radgs.registration.names.refine", lambda *a: calls.append(a) or bad)
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: calls.append(a) or bad)
     good = result(0, {key: {"AP": 0.9, "LA": 0.8} for key in tissue.excess})
     bad = result(9, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
     levels, points = doubted(straight)
@@ -217,3 +229,23 @@ def test_other_names_are_tried_only_where_there_is_doubt(straight, monkeypatch):
     found, left = settle_names(scene, (half, bad), levels, points, Config().refinement)
     assert len(calls) == 2
     assert left == {k: ["another name", "cut"] if k == "L1" else ["cut"] for k in levels}  # L1 does not convince
+
+
+def test_other_names_begin_from_the_bent_spine_that_the_detector_saw(straight, monkeypatch):
+    """Each level takes the place of its neighbour, as that one lies, not where a straight spine would have it."""
+    tissue, scene = straight
+    starts = []
+    bad = result(9, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
+    monkeypatch.setattr("radgs.registration.names.refine", lambda s, start, *a, **k: starts.append(start) or bad)
+    order = ["T12", "L1", "L2"]
+    bent = {key: RigidTransform.about(np.zeros(3), [0.0, 0.1 * i, 0.0]) @ THERE for i, key in enumerate(order)}
+    centres = {key: part.centre.numpy() for key, part in scene.parts.items()}
+    wrong = {  # CT vertebra k lies where k + 1 truly is
+        key: bent[lower] @ move(*(centres[lower] - centres[key])) for key, lower in pairwise(order)
+    }
+    levels, points = doubted(straight)
+    settle_names(scene, (bad, bad), levels, points, Config().refinement, wrong)
+    found = [one for one in starts if np.allclose(one["L1"].matrix, bent["L1"].matrix)]
+    assert len(found) == 1
+    assert np.allclose(found[0]["L2"].matrix, bent["L2"].matrix)
+    assert not np.allclose(bent["L1"].matrix, bent["L2"].matrix)

@@ -50,6 +50,12 @@ class Trial:
     moved_mm: float | None = None
     residual_mm: float | None = None
     visible: float | None = None
+    less_similar: float | None = None
+    views_apart_mm: float | None = None
+    spread_mm: float | None = None
+    joint_mm: float | None = None
+    joint_deg: float | None = None
+    laid_mm: float | None = None
     doubts: str = ""
     excluded: str = ""
     note: str = ""

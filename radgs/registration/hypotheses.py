@@ -184,4 +184,5 @@ def _merged(choice: Mapping[str, Refined]) -> Refined:
         {k: r.world_from_ct[k] for k, r in choice.items()},
         {k: r.similarity[k] for k, r in choice.items()},
         {k: r.covariance[k] for k, r in choice.items() if k in r.covariance},
+        {k: r.views_apart[k] for k, r in choice.items() if k in r.views_apart},
     )

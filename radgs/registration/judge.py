@@ -1,4 +1,4 @@
-"""How far to trust a pose: evidence, the probability that mTRE < 2 mm, and a verdict with reasons.
+"""How far to trust a pose: from evidence to the probability that mTRE < 2 mm, and a verdict with reasons.
 
 The weights of the logistic model were fitted by ``benchmarks/calibrate_verdict.py`` on simulated shots that are neither
 training pairs nor the demo's shots; they ship in ``resources/verdict.json``.
@@ -16,38 +16,9 @@ from radgs.anatomy.audit import Status
 from radgs.config import JudgementSettings
 from radgs.errors import ConfigError
 from radgs.images import read_json
+from radgs.registration.evidence import Evidence
 
 MODEL = Path(__file__).parents[2] / "resources" / "verdict.json"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of a result without knowing the truth.
-
-    Attributes:
-        similarity: mean over views of the gradient correlation, -1 to 1.
-        worst_similarity: of the view that agrees least.
-        disagreement_mm: mean distance of the vertebra's points between the results of independent starts.
-        moved_mm: mean distance between the networks' pose and the refined one.
-        residual_mm: epipolar residual of the detection.
-        visible: least fraction of the vertebra's points inside an image.
-    """
-
-    similarity: float
-    worst_similarity: float
-    disagreement_mm: float
-    moved_mm: float
-    residual_mm: float
-    visible: float
-
-    def features(self) -> dict[str, float]:
-        """The numbers that the probability is computed from."""
-        return {
-            "similarity": self.similarity,
-            "worst_similarity": self.worst_similarity,
-            "log_disagreement": math.log(self.disagreement_mm + 0.05),
-            "log_moved": math.log(self.moved_mm + 1.0),
-        }
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class Term:
     """One level in one view, along u and v.
 
     Attributes:
+        view: its name.
         own: the level's among all parameters.
         curvature: ``[p, p]``, J^T J of all parameters, summed over both directions.
         jacobian: ``[2, 6, n]``, by the level's own parameters.
@@ -76,6 +77,7 @@ class Term:
         pixels: ``[n, 2]``, row and column in the view.
     """
 
+    view: str
     own: slice
     curvature: Float64[Tensor, "p p"]
     jacobian: Float[Tensor, "2 6 n"]
@@ -122,7 +124,7 @@ def normal_equations(
             curvature = torch.zeros_like(hessian)
             curvature[at[:, None], at] = (found.hessian[i] / values.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
             own = slice(6 * row, 6 * row + 6)
-            terms.append(Term(own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
+            terms.append(Term(name, own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
         residual, by_pose = prior_residuals(scene, poses, settings)
         loss += prior_weight * float(residual @ residual)

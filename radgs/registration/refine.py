@@ -32,6 +32,7 @@ from radgs.registration.normal_equations import (
     normal_equations,
 )
 from radgs.registration.scene import Scene
+from radgs.registration.single_views import views_apart
 from radgs.registration.view import View, dilated
 
 _DAMPING = 0.01  # at first, of the Hessian's diagonal
@@ -52,11 +53,13 @@ class Refined:
         world_from_ct: by level.
         similarity: by level and view, mean gradient correlation of the two directions, -1 to 1.
         covariance: by level, of the pose; none of levels that no view shows.
+        views_apart: by level, how far apart single views would have it, mm; none of levels that fewer than two show.
     """
 
     world_from_ct: dict[str, RigidTransform]
     similarity: dict[str, dict[str, float]]
     covariance: dict[str, PoseCovariance] = field(default_factory=dict)
+    views_apart: dict[str, float] = field(default_factory=dict)
 
     def objective(self, level: str) -> float:
         """Sum of the level's similarities over views; higher is better."""
@@ -227,4 +230,5 @@ def refine(
         poses, last = _minimise(seen, poses, int(steps), together=together)
     found = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
     centres = {level: scene.parts[level].centre.numpy() for level in poses}
-    return Refined(found, last.similarity, pose_covariances(last, found, centres))
+    covariances = pose_covariances(last, found, centres)
+    return Refined(found, last.similarity, covariances, views_apart(last, scene.parts))

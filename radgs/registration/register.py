@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from radgs.anatomy import LevelAudit, SpineTissue, VertebraCrop
 from radgs.config import Config
@@ -19,9 +18,10 @@ from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.models import RecM, RegM
 from radgs.registration.covariance import PoseCovariance
+from radgs.registration.evidence import gather
 from radgs.registration.hypotheses import refine_from_hypotheses
 from radgs.registration.initialize import Estimate, estimate
-from radgs.registration.judge import Evidence, Verdict, judge
+from radgs.registration.judge import Verdict, judge
 from radgs.registration.names import settle_names
 from radgs.registration.scene import Scene
 from radgs.registration.soft_tissue import SoftTissue
@@ -64,10 +64,6 @@ class Registration:
     seconds: float
 
 
-def _mean_distance(a: RigidTransform, b: RigidTransform, points: NDArray[np.float64]) -> float:
-    return float(np.linalg.norm(a.apply(points) - b.apply(points), axis=-1).mean())
-
-
 def register(
     patient: Patient,
     xrays: Mapping[str, Xray],
@@ -108,19 +104,12 @@ def register(
     located = {level: levels[level] for level in start}
     (chosen, other), doubts = settle_names(scene, found, located, points, config.refinement, laid)
     seconds = (time.perf_counter() - began) / len(centres)
+    residuals = {level: levels[level]["residual_mm"] for level in start}
+    evidence = gather(chosen, other, start, laid, residuals, xrays, scene.parts, points)
     results = {}
     for level, estimated in estimates.items():
-        pose = chosen.world_from_ct[level]
-        similar = chosen.similarity[level]
-        seen = [x.camera.sees(pose.apply(points[level])).mean() for x in xrays.values()]
-        evidence = Evidence(
-            similarity=float(np.mean(list(similar.values()))) if similar else -1.0,
-            worst_similarity=min(similar.values()) if len(similar) == len(xrays) else -1.0,
-            disagreement_mm=_mean_distance(pose, other.world_from_ct[level], points[level]),
-            moved_mm=_mean_distance(pose, estimated.regm, points[level]),
-            residual_mm=float(levels[level]["residual_mm"]),
-            visible=float(min(seen)),
-        )
-        verdict = judge(evidence, config.judgement, verdict_model, patient.audit[level].reasons, doubts[level])
-        results[level] = Registration(level, estimated, pose, chosen.covariance.get(level), verdict, seconds)
+        label_doubts = patient.audit[level].reasons
+        verdict = judge(evidence[level], config.judgement, verdict_model, label_doubts, doubts[level])
+        pose, covariance = chosen.world_from_ct[level], chosen.covariance.get(level)
+        results[level] = Registration(level, estimated, pose, covariance, verdict, seconds)
     return results
