@@ -99,7 +99,8 @@ def register(
     views = {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}
     scene = Scene(views, patient.tissue, patient.soft)
     start = {level: found.regm for level, found in estimates.items()}
-    laid = {k: RigidTransform(np.array(v["world_from_ct"])) for k, v in levels.items() if "world_from_ct" in v}
+    by_detector = {k: v["world_from_ct"] for k, v in levels.items() if k in scene.parts and "world_from_ct" in v}
+    laid = {level: RigidTransform(np.array(matrix)) for level, matrix in by_detector.items()}
     found = refine_from_hypotheses(scene, start, points, config.refinement, laid)
     located = {level: levels[level] for level in start}
     (chosen, other), doubts = settle_names(scene, found, located, points, config.refinement, laid)
