@@ -26,8 +26,8 @@ from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, search
 _TORN_MM = 15.0  # between what two neighbours make of one of them: more than any joint gives
 _ENOUGH = 0.75  # of the levels
 _PLACES = 4  # that are looked at more closely
-_ROUNDS = 2  # of refinements in which convincing levels put the others in place
-_LEAST_GAIN = 0.1  # of all levels' similarities together: the best poses are as good as they get
+_ROUNDS = 3  # in which levels put the others in place, twice each
+_LEAST_GAIN, _MOST_IDLE = 0.1, 2  # of all levels' similarities together: the best poses are as good as they get
 _SOMEWHAT = 0.6  # of what convinces is not nothing
 
 
@@ -95,23 +95,24 @@ def place_neighbours(
 ) -> None:
     """Add refinements in which levels that agree with the X-rays put the others in place, until all convince.
 
-    First those that agree somewhat keep the best of their poses, then only those that convince.
+    In turn, those that agree somewhat keep the best of their poses, and only those that convince: a level that is put
+    in place beside a wrong one agrees less than it will when that one is right.
     """
-    before: Set[str] = set()
-    for least in (_SOMEWHAT * settings.convincing_similarity, *[settings.convincing_similarity] * _ROUNDS):
+    idle = 0
+    for least in (_SOMEWHAT * settings.convincing_similarity, settings.convincing_similarity) * _ROUNDS:
         best, _ = best_two(attempts, list(points))
         sure, kept = convincing(best, points, settings), _consistent(best, points, least)
-        if len(sure) == len(points):
+        if len(sure) == len(points) or idle == _MOST_IDLE:
             return
-        if not kept or kept == before:
+        if not kept:
+            idle += 1
             continue
         placed = _placed(scene, {level: best.world_from_ct[level] for level in kept})
         origin = {k: _ranked(attempts, k)[0].origin[k] if k in kept - sure else len(attempts) for k in points}
         attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin))
         better, _ = best_two(attempts, list(points))
-        if kept == set(points) and sum(better.objective(k) - best.objective(k) for k in points) < _LEAST_GAIN:
-            return
-        before = kept
+        gain = sum(better.objective(k) - best.objective(k) for k in points)
+        idle = idle + 1 if gain < _LEAST_GAIN else 0
 
 
 def _placed(scene: Scene, sure: Mapping[str, RigidTransform]) -> dict[str, RigidTransform]:
