@@ -144,7 +144,9 @@ def test_a_level_that_convinces_puts_its_neighbours_in_place(straight):
 
 
 def result(x, similarity):
-    return Refined({k: move(x, 0, 0) for k in similarity}, similarity)
+    return Refined(
+        dict.fromkeys(similarity, move(x, 0, 0)), similarity, cameras={k: {"AP": move(0, x, 0)} for k in similarity}
+    )
 
 
 def attempt(x, similarity, origin=None):
@@ -157,6 +159,7 @@ def test_the_best_and_the_second_best_are_chosen_level_by_level():
     c = attempt(3, {"L1": {"AP": 0.8, "LA": 0.8}, "L2": {"AP": 0.6, "LA": 0.5}})
     best, second = best_two([a, b, c], ["L1", "L2"])
     assert [best.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [1, 2]
+    assert [best.cameras[k]["AP"].translation[1] for k in ("L1", "L2")] == [1, 2]
     assert [second.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [3, 3]
 
 

@@ -25,9 +25,27 @@ class RefinementSettings(Section):
     certain_names: float = Field(
         0.15, ge=0, description="by so much the mean similarity has to exceed that of names one level off"
     )
-    prior_weight: float = Field(0.02, ge=0)
+    prior_weight: float = Field(0.02, ge=0, description="of the priors against the correlations")
     prior_deg: PositiveFloat = 4.0
     prior_mm: PositiveFloat = 2.5
+    camera_prior_deg: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="each camera's calibration, standard deviation an axis; both 0: it is taken as right",
+    )
+    camera_prior_mm: float = Field(0.0, ge=0, le=5, description="the same of its shift, at the middle of the spine")
+
+    @property
+    def corrects_cameras(self) -> bool:
+        """Whether small motions of the cameras are found with the poses."""
+        return self.camera_prior_deg > 0 or self.camera_prior_mm > 0
+
+    @model_validator(mode="after")
+    def _cameras_have_a_prior(self) -> Self:
+        if self.corrects_cameras and not self.prior_weight:
+            raise ValueError("cameras cannot be corrected without a prior: prior_weight is 0")
+        return self
 
 
 class JudgementSettings(Section):

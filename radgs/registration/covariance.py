@@ -28,9 +28,10 @@ _BLOCK_PX = 24  # some 20 mm: what is further apart is taken as independent
 class PoseCovariance:
     """Spread of a pose about its true value as far as noise in the X-rays makes it.
 
-    It holds noise and what the model does not explain, as far as either varies from one block of pixels to the next. It
-    does **not** hold: a wrong optimum, errors of the calibration, of the CT or of its labels, the pull of the prior
-    towards the CT's spacing, and anything that is wrong alike all over the vertebra.
+    It holds noise and what the model does not explain, as far as either varies from one block of pixels to the next,
+    and where cameras are corrected errors of the calibration as their prior expects them. It does **not** hold: a wrong
+    optimum, errors of a calibration that is taken as right, of the CT or of its labels, the pull of the prior towards
+    the CT's spacing, and anything that is wrong alike all over the vertebra.
 
     Attributes:
         matrix: ``[6, 6]``: a turn about ``centre`` (rotation vector, radians), then a shift (mm), both along the axes
@@ -61,18 +62,25 @@ class PoseCovariance:
 
 
 def pose_covariances(
-    optimum: NormalEquations, world_from_ct: Mapping[str, RigidTransform], centres: Mapping[str, NDArray[np.float64]]
+    optimum: NormalEquations,
+    world_from_ct: Mapping[str, RigidTransform],
+    centres: Mapping[str, NDArray[np.float64]],
+    prior_weight: float,
 ) -> dict[str, PoseCovariance]:
     """The covariance of each level that at least one view shows.
 
     Args:
-        optimum: normal equations at the refined poses, six parameters a level.
+        optimum: normal equations at the refined poses, six parameters a level, then those of cameras.
         world_from_ct: the refined poses, in the order of the parameters.
         centres: by level, ``[3]`` CT, mm, about which the parameters turn.
+        prior_weight: with which the prior holds the cameras' parameters, whose standard deviations it takes to be 1.
     """
     shown = [row for row, level in enumerate(world_from_ct) if optimum.similarity[level]]
-    parameters = (6 * torch.tensor(shown, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
+    cameras = torch.arange(6 * len(world_from_ct), len(optimum.hessian))
+    levels = (6 * torch.tensor(shown, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
+    parameters = torch.cat([levels, cameras])
     scatter = torch.zeros_like(optimum.hessian)
+    scatter[cameras, cameras] = (2 * prior_weight) ** 2
     for term in optimum.terms:
         scatter += gradient_covariance(term)
     inverse = torch.linalg.pinv(optimum.hessian[parameters[:, None], parameters], hermitian=True)

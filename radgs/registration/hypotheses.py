@@ -186,4 +186,5 @@ def _merged(choice: Mapping[str, Refined]) -> Refined:
         {k: r.similarity[k] for k, r in choice.items()},
         {k: r.covariance[k] for k, r in choice.items() if k in r.covariance},
         {k: r.views_apart[k] for k, r in choice.items() if k in r.views_apart},
+        {k: r.cameras[k] for k, r in choice.items() if k in r.cameras},
     )

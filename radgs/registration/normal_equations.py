@@ -22,6 +22,7 @@ from radgs.config import RefinementSettings
 from radgs.geometry import cross_matrix
 from radgs.kernels import LEAST_CURVATURE, Box, correlations, gradients
 from radgs.projection import DrawnPart
+from radgs.registration.cameras import CameraCorrections
 from radgs.registration.scene import Scene
 from radgs.registration.view import dilated
 
@@ -47,12 +48,14 @@ class Target:
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """Quadratic model of the loss around some poses; six parameters a level (turn, shift; see ``Scene``).
+    """Quadratic model of the loss around some poses.
+
+    There are six parameters a level (turn, shift; see ``Scene``), then six a view where cameras are corrected.
 
     Attributes:
-        loss: sum over levels, views and directions of 1 - correlation, and the prior.
-        gradient: ``[6 L]``.
-        hessian: ``[6 L, 6 L]``, Gauss-Newton.
+        loss: sum over levels, views and directions of 1 - correlation, and the priors.
+        gradient: ``[p]``.
+        hessian: ``[p, p]``, Gauss-Newton.
         similarity: by level and view, mean correlation of the two directions, -1 to 1.
         terms: what was added up, one for each level in each view that shows it.
     """
@@ -92,6 +95,7 @@ def normal_equations(
     sigma_px: float,
     settings: RefinementSettings,
     prior_weight: float,
+    cameras: CameraCorrections | None = None,
 ) -> NormalEquations:
     """The loss at ``poses`` and its quadratic model.
 
@@ -101,35 +105,45 @@ def normal_equations(
         targets: by view.
         sigma_px: blur, binned pixels.
         settings: step along rays and the prior's spreads.
-        prior_weight: of the prior against the correlations.
+        prior_weight: of the priors against the correlations.
+        cameras: corrections that are parameters too; absent: cameras are right.
     """
     levels = list(poses)
-    gradient = torch.zeros(6 * len(levels), dtype=torch.float64)
-    hessian = torch.zeros(6 * len(levels), 6 * len(levels), dtype=torch.float64)
+    seen = cameras.apply(scene) if cameras else scene
+    of_poses = 6 * len(levels)
+    count = of_poses + (cameras.amount.numel() if cameras else 0)
+    gradient = torch.zeros(count, dtype=torch.float64)
+    hessian = torch.zeros(count, count, dtype=torch.float64)
     similarity: dict[str, dict[str, float]] = {level: {} for level in levels}
     terms = []
     loss = 0.0
-    for name, shown in scene.draw(poses, settings.step_mm, 4 + math.ceil(3 * sigma_px)).items():
+    for number, (name, shown) in enumerate(seen.draw(poses, settings.step_mm, 4 + math.ceil(3 * sigma_px)).items()):
         drawn = _Drawn.of(shown, targets[name], sigma_px)
         found = correlations(drawn.images, drawn.windows, targets[name].gradients, drawn.pixels)
         at = (6 * torch.tensor(drawn.rows, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
-        gradient[at] += found.gradient.sum(dim=(0, 1))
-        hessian[at[:, None], at] += found.hessian.sum(dim=(0, 1))
+        by_all = torch.eye(of_poses, count, dtype=torch.float64)[at]
+        if cameras and drawn.rows:
+            first = of_poses + 6 * number
+            by_all[:, first : first + 6] = cameras.by_amount(scene, poses, [levels[row] for row in drawn.rows])
+        gradient += by_all.T @ found.gradient.sum(dim=(0, 1))
+        hessian += by_all.T @ found.hessian.sum(dim=(0, 1)) @ by_all
         for i, row in enumerate(drawn.rows):
             if not len(drawn.pixels[i]):
                 continue
             values = found.value[i]
             loss += float((1 - values).sum())
             similarity[levels[row]][name] = float(values.mean())
-            curvature = torch.zeros_like(hessian)
-            curvature[at[:, None], at] = (found.hessian[i] / values.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
-            own = slice(6 * row, 6 * row + 6)
+            curvature = (found.hessian[i] / values.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
+            curvature, own = by_all.T @ curvature @ by_all, slice(6 * row, 6 * row + 6)
             terms.append(Term(name, own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
-        residual, by_pose = prior_residuals(scene, poses, settings)
+        residual, by_all = prior_residuals(scene, poses, settings)
+        if cameras:
+            residual = torch.cat([residual, cameras.amount.flatten()])
+            by_all = torch.block_diag(by_all, torch.eye(count - of_poses, dtype=torch.float64))
         loss += prior_weight * float(residual @ residual)
-        gradient += 2 * prior_weight * by_pose.T @ residual
-        hessian += 2 * prior_weight * by_pose.T @ by_pose
+        gradient += 2 * prior_weight * by_all.T @ residual
+        hessian += 2 * prior_weight * by_all.T @ by_all
     return NormalEquations(loss, gradient, hessian, similarity, terms)
 
 

@@ -20,6 +20,7 @@ from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform, rigid_motion
 from radgs.kernels import gradients
+from radgs.registration.cameras import CameraCorrections
 from radgs.registration.covariance import PoseCovariance, pose_covariances
 from radgs.registration.foreign import find_foreign
 from radgs.registration.layers import find_shifts, shifted, still
@@ -54,12 +55,15 @@ class Refined:
         similarity: by level and view, mean gradient correlation of the two directions, -1 to 1.
         covariance: by level, of the pose; none of levels that no view shows.
         views_apart: by level, how far apart single views would have it, mm; none of levels that fewer than two show.
+        cameras: by level and view, the motion of the world before the view's camera that was found with the pose; none
+            where calibrations are taken as right.
     """
 
     world_from_ct: dict[str, RigidTransform]
     similarity: dict[str, dict[str, float]]
     covariance: dict[str, PoseCovariance] = field(default_factory=dict)
     views_apart: dict[str, float] = field(default_factory=dict)
+    cameras: dict[str, dict[str, RigidTransform]] = field(default_factory=dict)
 
     def objective(self, level: str) -> float:
         """Sum of the level's similarities over views; higher is better."""
@@ -143,7 +147,7 @@ def move_as_one_body(scene: Scene, body: RigidTransform, settings: RefinementSet
     sigma_px, steps = settings.one_body_stages[0]
     poses = dict.fromkeys(scene.parts, body.tensor())
     seen = _prepare(scene, poses, settings, sigma_px, moves=False)
-    poses, last = _minimise(seen, poses, steps, together=True)
+    poses, _, last = _minimise(seen, poses, steps, together=True)
     return RigidTransform.nearest(next(iter(poses.values())).numpy()), last.loss
 
 
@@ -156,8 +160,8 @@ class _Comparison:
     sigma_px: float
     settings: RefinementSettings
 
-    def fit(self, poses: Poses, prior_weight: float) -> NormalEquations:
-        return normal_equations(self.scene, poses, self.targets, self.sigma_px, self.settings, prior_weight)
+    def fit(self, poses: Poses, prior_weight: float, cameras: CameraCorrections | None = None) -> NormalEquations:
+        return normal_equations(self.scene, poses, self.targets, self.sigma_px, self.settings, prior_weight, cameras)
 
 
 def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool) -> _Comparison:
@@ -168,29 +172,33 @@ def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px:
     return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), sigma_px, settings)
 
 
-def _minimise(seen: _Comparison, poses: Poses, steps: int, *, together: bool) -> tuple[Poses, NormalEquations]:
-    """Minimise at one blur; a step that does not help is tried again shorter."""
+def _minimise(
+    seen: _Comparison, poses: Poses, steps: int, *, together: bool, cameras: CameraCorrections | None = None
+) -> tuple[Poses, CameraCorrections | None, NormalEquations]:
+    """Minimise at one blur, over cameras too if any are given; a step that does not help is tried again shorter."""
     scene = seen.scene
     weight = 0.0 if together else seen.settings.prior_weight
     spread = body_from_levels([scene.parts[level].centre for level in poses]) if together else None
-    now = seen.fit(poses, weight)
+    own = 6 * len(poses)
+    now = seen.fit(poses, weight, cameras)
     if not any(now.similarity.values()):
         raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
     damping, failed = _DAMPING, 0
     for _ in range(steps):
-        motion = _step(now, damping, spread)
-        there = moved(scene, poses, motion)
-        tried = seen.fit(there, weight)
+        step = _step(now, damping, spread)
+        motion = step[:own]
+        there, then = moved(scene, poses, motion), cameras and cameras.changed(step[own:])
+        tried = seen.fit(there, weight, then)
         length = float((motion.view(-1, 2, 3) * torch.tensor([[_ARM_MM], [1.0]])).norm(dim=-1).max())
         gain = now.loss - tried.loss
         if gain > 0:
-            poses, now, damping = there, tried, damping / 4
+            poses, cameras, now, damping = there, then, tried, damping / 4
         else:
             damping = max(damping * 6, _DAMPING)
         failed += gain < _LEAST_GAIN
         if failed >= _MOST_FAILURES or length < _SMALLEST_STEP_MM:
             break
-    return poses, now
+    return poses, cameras, now
 
 
 def _step(now: NormalEquations, damping: float, spread: Float64[Tensor, "p q"] | None) -> Float64[Tensor, " p"]:
@@ -225,10 +233,14 @@ def refine(
     poses = {level: start[level].tensor() for level in scene.parts}
     schedule = [(True, *s) for s in settings.one_body_stages] if as_one_body else []
     schedule += [(False, *s) for s in settings.articulated_stages]
-    for together, sigma_px, steps in schedule:
+    cameras = None
+    for number, (together, sigma_px, steps) in enumerate(schedule):
         seen = _prepare(scene, poses, settings, sigma_px, moves=not together)
-        poses, last = _minimise(seen, poses, int(steps), together=together)
+        if settings.corrects_cameras and number == len(schedule) - 1:
+            cameras = CameraCorrections.none(scene, poses, settings)
+        poses, cameras, last = _minimise(seen, poses, int(steps), together=together, cameras=cameras)
     found = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
     centres = {level: scene.parts[level].centre.numpy() for level in poses}
-    covariances = pose_covariances(last, found, centres)
-    return Refined(found, last.similarity, covariances, views_apart(last, scene.parts))
+    covariance = pose_covariances(last, found, centres, settings.prior_weight)
+    corrections = dict.fromkeys(found, cameras.motions(scene)) if cameras else {}
+    return Refined(found, last.similarity, covariance, views_apart(last, scene.parts), corrections)

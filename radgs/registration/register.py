@@ -54,12 +54,16 @@ class Patient:
 
 @dataclass(frozen=True)
 class Registration:
-    """One vertebra's result: pose after each step, covariance if it can be told, verdict, share of the time."""
+    """One vertebra's result: pose after each step, covariance if it can be told, verdict, share of the time.
+
+    ``cameras`` are the corrections by view (see :class:`radgs.registration.Refined`).
+    """
 
     level: str
     estimate: Estimate
     refined: RigidTransform
     covariance: PoseCovariance | None
+    cameras: Mapping[str, RigidTransform]
     verdict: Verdict
     seconds: float
 
@@ -112,5 +116,6 @@ def register(
         label_doubts = patient.audit[level].reasons
         verdict = judge(evidence[level], config.judgement, verdict_model, label_doubts, doubts[level])
         pose, covariance = chosen.world_from_ct[level], chosen.covariance.get(level)
-        results[level] = Registration(level, estimated, pose, covariance, verdict, seconds)
+        cameras = chosen.cameras.get(level, {})
+        results[level] = Registration(level, estimated, pose, covariance, cameras, verdict, seconds)
     return results

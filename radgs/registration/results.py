@@ -59,6 +59,7 @@ def write_registration(
         folder / "world_from_ct.json",
         {result.level: result.refined},
         steps={name: pose.matrix.tolist() for name, pose in steps.items()},
+        **({"camera_corrections": camera_corrections(result, crop)} if result.cameras else {}),
         seconds=result.seconds,
     )
     itk = sitk.AffineTransform(3)
@@ -79,6 +80,15 @@ def write_registration(
         write_spatial_registration(
             folder / "spatial_registration.dcm", result.refined, frames, result.level, said, subject
         )
+
+
+def camera_corrections(result: Registration, crop: VertebraCrop) -> dict[str, Any]:
+    """By view, how much the world turned, and moved the vertebra's middle, before the camera."""
+    middle = result.refined.apply(crop.points(_POINTS).mean(axis=0))
+    return {
+        view: {"turn_deg": np.degrees(move.angle()), "shift_mm": float(np.linalg.norm(move.apply(middle) - middle))}
+        for view, move in result.cameras.items()
+    }
 
 
 def _covariance(result: Registration, crop: VertebraCrop) -> dict[str, Any] | None:
