@@ -336,11 +336,12 @@ def test_a_wrong_number_in_cameras_json_is_named(tmp_path, spec):
 
 
 @pytest.fixture
-def shot(tmp_path, ap_camera):
-    """One DICOM view and one PNG view with its camera."""
+def shot(tmp_path, la_camera):
+    """One DICOM view and, across it, one PNG view with its camera."""
     save(xa_image(counts_image()), tmp_path / "ap.dcm")
     Image.fromarray(counts_image()).save(tmp_path / "la.png")
-    camera = {"K": ap_camera.K.tolist(), "camera_from_world": ap_camera.camera_from_world.matrix.tolist()}
+    intrinsics = [[2000.0, 0, (W - 1) / 2], [0, 2000.0, (H - 1) / 2], [0, 0, 1]]
+    camera = {"K": intrinsics, "camera_from_world": la_camera.camera_from_world.matrix.tolist()}
     (tmp_path / "cameras.json").write_text(json.dumps({"views": {"LA": camera}}))
     return tmp_path
 

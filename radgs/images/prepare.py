@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,12 +148,12 @@ def prepare_xrays(
             "a shot is two or more views, each with an image and a geometry; "
             f"got images of {sorted(images)} and geometry of {sorted(geometry)}"
         )
-    write_xrays(
-        xrays, cameras, _without_metal({view: read_xray(view, images[view], geometry[view]) for view in images})
-    )
+    with ThreadPoolExecutor(len(images)) as threads:  # what takes long lets go of Python's lock
+        read = threads.map(lambda view: read_xray(view, images[view], geometry[view]), images)
+        write_xrays(xrays, cameras, _without_metal(dict(zip(images, read, strict=True)), threads))
 
 
-def _without_metal(xrays: dict[str, Xray]) -> dict[str, Xray]:
+def _without_metal(xrays: dict[str, Xray], threads: Executor) -> dict[str, Xray]:
     """The same views with metal, whose edges are no vertebra's, not measured.
 
     The patient is taken to lie where the views' middles meet: the size of a pixel there tells rods from bones.
@@ -160,16 +161,19 @@ def _without_metal(xrays: dict[str, Xray]) -> dict[str, Xray]:
     cameras = [xray.camera for xray in xrays.values()]
     middles = [np.array([camera.width - 1, camera.height - 1]) / 2 for camera in cameras]
     patient = triangulate(cameras, middles).point
-    out = {}
+    pixels_mm = {}
     for view, xray in xrays.items():
         depth = float(xray.camera.camera_from_world.apply(patient)[2])
         if depth <= 0:
             raise GeometryError(
                 f"view {view}: what the views look at together lies behind its X-ray source; is the geometry right?"
             )
-        metal = find_metal(xray.line_integrals, depth / float(xray.camera.K[0, 0]))
-        out[view] = replace(xray, line_integrals=np.where(metal, np.float32(np.nan), xray.line_integrals))
-    return out
+        pixels_mm[view] = depth / float(xray.camera.K[0, 0])
+    metal = threads.map(lambda view: find_metal(xrays[view].line_integrals, pixels_mm[view]), xrays)
+    return {
+        view: replace(xray, line_integrals=np.where(found, np.float32(np.nan), xray.line_integrals))
+        for (view, xray), found in zip(xrays.items(), metal, strict=True)
+    }
 
 
 def read_view_geometry(path: str | Path) -> dict[str, dict[str, Any]]:
