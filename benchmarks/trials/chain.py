@@ -100,6 +100,7 @@ def _row(
             "mtre_mm": target_registration_error(found.refined, truth, points),
             "verdict": found.verdict.verdict,
             "probability": found.verdict.probability,
+            "reasons": "; ".join(found.verdict.reasons[1:]),
             "seconds": seconds,
         }
         about |= {k: v for k, v in found.verdict.evidence.items() if k in Trial.__dataclass_fields__}

@@ -28,6 +28,7 @@ class Trial:
         probability: of mTRE < 2 mm, as the library judges.
         seconds: the share of one registration.
         excluded: why it is none: less than two images show half of the vertebra.
+        reasons: of the verdict, beside the probability.
         note: an error's message.
     """
 
@@ -57,11 +58,12 @@ class Trial:
     joint_deg: float | None = None
     laid_mm: float | None = None
     doubts: str = ""
+    reasons: str = ""
     excluded: str = ""
     note: str = ""
 
 
-_TEXT = ("verdict", "doubts", "excluded", "note")
+_TEXT = ("verdict", "doubts", "reasons", "excluded", "note")
 COLUMNS = [field.name for field in fields(Trial)]
 
 
