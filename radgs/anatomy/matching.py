@@ -7,7 +7,8 @@ sizes. The image's detail is divided by its local strength, so that metal and sk
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,11 +45,13 @@ class Match:
         shift: ``[3]`` world, mm, from its pose to where it fits best.
         fit: normalised correlation there, summed over the views; what is not measured adds 0.
         worth: the fit less what the shift costs.
+        weakest: the least of the views' correlations there.
     """
 
     shift: NDArray[np.float64]
     fit: float
     worth: float
+    weakest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,15 +114,21 @@ class Matcher:
         axis = np.arange(-reach_mm, reach_mm + _GRID_MM / 2, _GRID_MM)
         drawn = self._drawn(poses, levels)
         jobs = [(v, i) for i in range(len(levels)) for v in range(len(self.views)) if (v, levels[i]) in drawn]
-        fits = np.zeros((len(levels), *[len(axis)] * 3))
+        fits, slid, steps = np.zeros((len(levels), *[len(axis)] * 3)), np.empty((0, 1, 1)), np.empty((0, 2, 3))
         if jobs:
             pictures, steps = self._pictures(drawn, poses, [(v, levels[i]) for v, i in jobs], reach_mm)
-            slid = slide(pictures, self._details, self._measured, rim=_RIM_PX, least=_LEAST_SEEN)
+            correlations = slide(pictures, self._details, self._measured, rim=_RIM_PX, least=_LEAST_SEEN)
             owners = torch.tensor([i for _, i in jobs])
-            fits = along_axes(slid, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels)).numpy()
+            fits = along_axes(correlations, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels)).numpy()
+            slid = correlations.numpy()
         square = axis**2
-        cost = 0.5 * _PRIOR * (square[:, None, None] + square[:, None] + square) / off_mm**2
-        return {level: _best(fit, cost, axis) for level, fit in zip(levels, fits, strict=True)}
+        cost = shift_cost(square[:, None, None] + square[:, None] + square, off_mm)
+        best = [_best(fit, cost, axis) for fit in fits]
+        by_view = np.zeros((len(levels), len(self.views)))
+        for one, by, (view, i) in zip(slid, steps, jobs, strict=True):
+            row, column = np.clip(np.rint(len(one) // 2 + by @ best[i].shift), 0, len(one) - 1).astype(int)
+            by_view[i, view] = one[row, column]
+        return {k: replace(m, weakest=float(w)) for k, m, w in zip(levels, best, by_view.min(axis=1), strict=True)}
 
     def _drawn(
         self, poses: Mapping[str, RigidTransform], levels: Sequence[str]
@@ -163,6 +172,11 @@ class Matcher:
             torch.tensor([(w[0] - _EDGE, w[2] - _EDGE) for w in windows]),
             torch.tensor(radius),
         ), steps
+
+
+def shift_cost(square: Any, off_mm: float) -> Any:
+    """What shifts, by their squares (mm^2), cost in correlation if levels may well be so far off."""
+    return 0.5 * _PRIOR * square / off_mm**2
 
 
 def _view(xray: Xray, middle: NDArray[np.float64]) -> _View:
