@@ -176,7 +176,8 @@ def _better(
 
 def _among(spine: Spine, at: _State, levels: Sequence[str]) -> _State:
     """What is known of some levels alone."""
-    seen, fits, weakest = ({k: v[k] for k in levels} for v in (at.seen, at.fits, at.weakest))
+    seen = {k: at.seen[k] for k in levels}
+    fits, weakest = {k: at.fits[k] for k in levels}, {k: at.weakest[k] for k in levels}
     return _State(spine.placed(seen), seen, fits, weakest)
 
 

@@ -119,14 +119,16 @@ class Matcher:
             pictures, steps = self._pictures(drawn, poses, [(v, levels[i]) for v, i in jobs], reach_mm)
             correlations = slide(pictures, self._details, self._measured, rim=_RIM_PX, least=_LEAST_SEEN)
             owners = torch.tensor([i for _, i in jobs])
-            fits = along_axes(correlations, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels)).numpy()
+            fits = along_axes(
+                correlations, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels)
+            ).numpy()
             slid = correlations.numpy()
         square = axis**2
         cost = shift_cost(square[:, None, None] + square[:, None] + square, off_mm)
         best = [_best(fit, cost, axis) for fit in fits]
         by_view = np.zeros((len(levels), len(self.views)))
-        for one, by, (view, i) in zip(slid, steps, jobs, strict=True):
-            row, column = np.clip(np.rint(len(one) // 2 + by @ best[i].shift), 0, len(one) - 1).astype(int)
+        for one, step, (view, i) in zip(slid, steps, jobs, strict=True):
+            row, column = np.clip(np.rint(len(one) // 2 + step @ best[i].shift), 0, len(one) - 1).astype(int)
             by_view[i, view] = one[row, column]
         return {k: replace(m, weakest=float(w)) for k, m, w in zip(levels, best, by_view.min(axis=1), strict=True)}
 
