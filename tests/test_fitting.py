@@ -83,6 +83,15 @@ def test_a_level_that_the_detector_missed_or_misplaced_is_found_from_its_neighbo
         assert fitted.fits[level] > 0.7
 
 
+def test_a_chain_that_the_detector_bent_away_is_found_level_by_level_from_what_fits(matcher):
+    points, scores = found(["T10", "T11", "T12", "L1", "L2"])
+    for level, off in {"T10": 24.0, "T11": 16.0}.items():
+        points[level] = points[level] + [off, 0, 0]
+    fitted = fit_spine(matcher, SPINE, points, scores)
+    for level in ("T10", "T11"):
+        assert np.linalg.norm(fitted.poses[level].apply(CENTRES[level]) - WORLD_FROM_CT.apply(CENTRES[level])) < 2
+
+
 @pytest.mark.parametrize("named", [-1, 1])
 def test_names_one_level_off_do_not_fit(matcher, named):
     right = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))

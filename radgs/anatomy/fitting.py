@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from radgs.anatomy.matching import Match, Matcher
+from radgs.anatomy.matching import Match, Matcher, shift_cost
 from radgs.anatomy.placing import Seen, place_spine
 from radgs.geometry import RigidTransform
 
@@ -27,6 +27,7 @@ _TILT_DEG, _LEAST_BEND = 8.0, 0.02  # tilts tried; a parabola through their corr
 _FAR_MM, _NEAR_MM = 12.0, 9.0  # how far is searched first and later
 _OFF_MM, _LEFT_MM = 8.0, 4.0  # how far off levels may well be before and after the first search
 _GOOD, _SETTLED = 0.65, 0.8  # fits of a level that others may be placed by, and of one that is looked for no more
+_WEAK = 0.2  # least correlation in a view of a level that others may be placed by
 _FEWEST = 2  # levels by which others are placed
 _COMPARED = 4  # levels, the best fitting ones, on which other names are tried
 
@@ -76,15 +77,11 @@ def fit_spine(
         scores: by level found, 0 to 1.
     """
     found = {k: Seen(point, _FOUND_MM / max(scores[k], _LEAST_SCORE)) for k, point in points.items()}
-    at = _State(spine.placed(found), found, {})
+    at = _State(spine.placed(found), found, {}, {})
     at = _faced(matcher, spine, at)
     at = _searched(matcher, spine, at, _in_view(matcher, spine, at), tilt=False)
     at = _searched(matcher, spine, at, _loose(matcher, spine, at), tilt=True)
-    for tilt in (False, True):
-        good = {k: seen for k, seen in at.seen.items() if at.fits.get(k, 0) >= _GOOD}
-        if _FEWEST <= len(good) < len(at.seen):
-            at = replace(at, poses=spine.placed(good))
-            at = _searched(matcher, spine, at, _loose(matcher, spine, at), tilt)
+    at = _grown(matcher, spine, at)
     return Fitted(at.poses, at.fits, _lead(matcher, spine, at))
 
 
@@ -95,6 +92,7 @@ class _State:
     poses: dict[str, RigidTransform]
     seen: dict[str, Seen]
     fits: dict[str, float]
+    weakest: dict[str, float]
 
 
 def _in_view(matcher: Matcher, spine: Spine, at: _State) -> list[str]:
@@ -132,6 +130,57 @@ def _searched(matcher: Matcher, spine: Spine, at: _State, levels: Sequence[str],
     return _taken(spine, replace(at, poses=poses), _in_view(matcher, spine, at), matches)
 
 
+def _grown(matcher: Matcher, spine: Spine, at: _State) -> _State:
+    """Levels that fit badly looked for again, one after the other, from the nearest that fit well.
+
+    Joints bend: what the next level but one is placed by is the next one, not those further on.
+    """
+    good = [at.fits.get(k, 0) >= _GOOD and at.weakest.get(k, 0) >= _WEAK for k in spine.levels]
+    if not any(good):
+        return at
+    best = spine.levels.index(max(at.fits, key=lambda k: at.fits[k] if good[spine.levels.index(k)] else -1.0))
+    first = last = best
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last + 1 < len(good) and good[last + 1]:
+        last += 1
+    if last + 1 - first < _FEWEST:
+        return at
+    before, at = at, _among(spine, at, spine.levels[first : last + 1])
+    while first > 0 or last + 1 < len(good):
+        first, last = first - 1, last + 1
+        ring = [spine.levels[row] for row in (first, last) if 0 <= row < len(good)]
+        ring = [k for k in ring if matcher.sees(at.poses[k].apply(spine.centres[k]))]
+        if ring:
+            matches = matcher.match(at.poses, ring, _NEAR_MM, _LEFT_MM)
+            poses, matches = _tilted(matcher, spine, at.poses, matches)
+            for k in [k for k in ring if k in before.seen]:
+                poses[k], matches[k] = _better(spine, k, at, before, poses[k], matches[k])
+            at = _taken(spine, replace(at, poses=poses), [*at.seen, *ring], matches)
+        first, last = max(first, 0), min(last, len(good) - 1)
+    return at
+
+
+def _better(
+    spine: Spine, level: str, at: _State, before: _State, pose: RigidTransform, match: Match
+) -> tuple[RigidTransform, Match]:
+    """A level's pose and match, or those of before if they are worth more so far from where it is placed now."""
+    seen, centre = before.seen[level], spine.centres[level]
+    off = seen.point - at.poses[level].apply(centre)
+    worth = before.fits[level] - shift_cost(float(off @ off), _LEFT_MM)
+    if seen.rotation is None or worth <= match.worth:
+        return pose, match
+    back = RigidTransform.from_rotation_translation(seen.rotation, seen.point - seen.rotation @ centre)
+    return back, Match(np.zeros(3), before.fits[level], worth, before.weakest[level])
+
+
+def _among(spine: Spine, at: _State, levels: Sequence[str]) -> _State:
+    """What is known of some levels alone."""
+    seen = {k: at.seen[k] for k in levels}
+    fits, weakest = {k: at.fits[k] for k in levels}, {k: at.weakest[k] for k in levels}
+    return _State(spine.placed(seen), seen, fits, weakest)
+
+
 def _taken(spine: Spine, at: _State, in_view: Iterable[str], matches: Mapping[str, Match]) -> _State:
     """What was matched replaces what was known of it; what is out of view is forgotten."""
     fits = at.fits | {k: match.fit for k, match in matches.items()}
@@ -143,9 +192,11 @@ def _taken(spine: Spine, at: _State, in_view: Iterable[str], matches: Mapping[st
         )
         for k, match in matches.items()
     }
+    weakest = at.weakest | {k: match.weakest for k, match in matches.items()}
     kept = [k for k in in_view if k in seen]
-    seen, fits = {k: seen[k] for k in kept}, {k: fits[k] for k in kept}
-    return _State(spine.placed(seen) if seen else at.poses, seen, fits)
+    if not kept:
+        return _State(at.poses, {}, {}, {})
+    return _among(spine, _State(at.poses, seen, fits, weakest), kept)
 
 
 def _turned(

@@ -7,24 +7,27 @@ sizes. The image's detail is divided by its local strength, so that metal and sk
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
+from torch import Tensor
 
 from radgs.anatomy.canvas import canvas_camera, to_canvas
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, Xray
-from radgs.projection import project_part
+from radgs.kernels import Box, SlidPictures, along_axes, gradients, slide
+from radgs.projection import MovingParts
 
 _PIXEL_MM = 1.1  # at the spine
-_FINE_PX, _COARSE_PX = 1.0, 3.0  # standard deviations of the Gaussians between which detail lies
+_FINE_PX, _COARSE_PX = 0.7, 3.0  # standard deviations of the Gaussians between which detail lies
 _REACH_PX = 8.0  # over which the image's detail is made equally strong
 _MOST = 2.5  # times the local strength
-_STEP_MM = 2.5  # of the samples along a ray
+_STEP_MM = 3.5  # of the samples along a ray
 _BONE = 0.05  # line integral from which a vertebra is seen
 _RIM_PX = 2  # around a vertebra, compared too
 _EDGE = int(3 * _COARSE_PX)  # what the filters need around a window
@@ -42,11 +45,13 @@ class Match:
         shift: ``[3]`` world, mm, from its pose to where it fits best.
         fit: normalised correlation there, summed over the views; what is not measured adds 0.
         worth: the fit less what the shift costs.
+        weakest: the least of the views' correlations there.
     """
 
     shift: NDArray[np.float64]
     fit: float
     worth: float
+    weakest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,14 @@ class Matcher:
         centres: Mapping[str, NDArray[np.float64]],
         middle: NDArray[np.float64],
     ) -> None:
-        self.bones, self.centres = bones, centres
+        self.centres = centres
         self.views = [_view(xray, middle) for xray in xrays.values()]
+        self._names = list(bones)
+        self._rows = {level: row for row, level in enumerate(bones)}
+        self._parts = MovingParts(list(bones.values()))
+        side = max(len(view.measured) for view in self.views)
+        self._details = torch.stack([_padded(view.detail, side) for view in self.views])
+        self._measured = torch.stack([_padded(view.measured, side) for view in self.views])
 
     def sees(self, point: NDArray[np.float64]) -> bool:
         """Whether the point is in every image, and some of what is around it was measured."""
@@ -95,35 +106,79 @@ class Matcher:
         """Shift each level, and with it the picture of its neighbours, to where it fits best.
 
         Args:
-            poses: world_from_ct, from head to foot.
+            poses: world_from_ct.
             levels: which of them.
             reach_mm: how far, each axis.
             off_mm: how far off a level may well be: shifts cost the square of their ratio to it.
         """
-        names, axis = list(poses), np.arange(-reach_mm, reach_mm + _GRID_MM / 2, _GRID_MM)
-        shifts = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
-        fits = {level: np.zeros(shifts.shape[:3]) for level in levels}
-        for view in self.views:
-            near = {names[i] for k in levels for i in range(len(names)) if abs(i - names.index(k)) <= 1}
-            drawn = {k: self._drawn(k, view.camera, poses[k]) for k in near}
-            for level in levels:
-                i = names.index(level)
-                picture = np.sum([drawn[k] for k in names[max(i - 1, 0) : i + 2]], axis=0)
-                in_camera = view.camera.camera_from_world.apply(poses[level].apply(self.centres[level]))
-                pixels = float(view.camera.K[0, 0]) / float(in_camera[2])
-                radius = int(np.ceil(reach_mm * np.sqrt(2) * pixels))
-                found = _correlation(view, picture, drawn[level] > _BONE, radius)
-                if found is not None:
-                    along = shifts @ view.camera.camera_from_world.rotation[:2].T * pixels + radius
-                    fits[level] += ndimage.map_coordinates(found, [along[..., 1], along[..., 0]], order=1)
-        cost = 0.5 * _PRIOR * (shifts**2).sum(axis=-1) / off_mm**2
-        return {level: _best(fit, cost, axis) for level, fit in fits.items()}
+        axis = np.arange(-reach_mm, reach_mm + _GRID_MM / 2, _GRID_MM)
+        drawn = self._drawn(poses, levels)
+        jobs = [(v, i) for i in range(len(levels)) for v in range(len(self.views)) if (v, levels[i]) in drawn]
+        fits, slid, steps = np.zeros((len(levels), *[len(axis)] * 3)), np.empty((0, 1, 1)), np.empty((0, 2, 3))
+        if jobs:
+            pictures, steps = self._pictures(drawn, poses, [(v, levels[i]) for v, i in jobs], reach_mm)
+            correlations = slide(pictures, self._details, self._measured, rim=_RIM_PX, least=_LEAST_SEEN)
+            owners = torch.tensor([i for _, i in jobs])
+            fits = along_axes(
+                correlations, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels)
+            ).numpy()
+            slid = correlations.numpy()
+        square = axis**2
+        cost = shift_cost(square[:, None, None] + square[:, None] + square, off_mm)
+        best = [_best(fit, cost, axis) for fit in fits]
+        by_view = np.zeros((len(levels), len(self.views)))
+        for one, step, (view, i) in zip(slid, steps, jobs, strict=True):
+            row, column = np.clip(np.rint(len(one) // 2 + step @ best[i].shift), 0, len(one) - 1).astype(int)
+            by_view[i, view] = one[row, column]
+        return {k: replace(m, weakest=float(w)) for k, m, w in zip(levels, best, by_view.min(axis=1), strict=True)}
 
-    def _drawn(self, level: str, camera: Camera, world_from_ct: RigidTransform) -> NDArray[np.float32]:
-        """The vertebra's line integrals; nothing if a bad guess puts it behind the source."""
-        if np.isnan(camera.project(world_from_ct.apply(self.bones[level].corners))).any():
-            return np.zeros((camera.height, camera.width), dtype=np.float32)
-        return project_part(self.bones[level], camera, world_from_ct, _STEP_MM)
+    def _drawn(
+        self, poses: Mapping[str, RigidTransform], levels: Sequence[str]
+    ) -> dict[tuple[int, str], tuple[Box, NDArray[np.float32]]]:
+        """By view and level, windows and line integrals of levels and their neighbours; none behind the source."""
+        rows = [self._rows[level] for level in levels]
+        near = sorted({n for row in rows for n in (row - 1, row, row + 1) if 0 <= n < len(self._names)})
+        if not near:
+            return {}
+        matrices = np.stack([poses[self._names[n]].matrix for n in near])
+        drawn = self._parts.draw([view.camera for view in self.views], near, matrices, _STEP_MM, motion=False)
+        return {(one.camera, self._names[one.part]): (one.window, one.image[0].numpy()) for one in drawn}
+
+    def _pictures(
+        self,
+        drawn: Mapping[tuple[int, str], tuple[Box, NDArray[np.float32]]],
+        poses: Mapping[str, RigidTransform],
+        jobs: Sequence[tuple[int, str]],
+        reach_mm: float,
+    ) -> tuple[SlidPictures, NDArray[np.float64]]:
+        """What views and levels are compared by, and the pixels (v, u) that a shift of 1 mm along each axis goes."""
+        windows = [drawn[job][0] for job in jobs]
+        height, width = (max(w[k + 1] - w[k] for w in windows) + 2 * _EDGE for k in (0, 2))
+        pictures, own = np.zeros((2, len(jobs), height, width), dtype=np.float32)
+        steps, radius = np.empty((len(jobs), 2, 3)), []
+        for n, ((view, level), (top, bottom, left, right)) in enumerate(zip(jobs, windows, strict=True)):
+            row = self._rows[level]
+            for name in self._names[max(row - 1, 0) : row + 2]:
+                if (view, name) in drawn:
+                    _add(pictures[n], top - _EDGE, left - _EDGE, *drawn[view, name])
+            own[n, _EDGE : _EDGE + bottom - top, _EDGE : _EDGE + right - left] = drawn[view, level][1]
+            camera = self.views[view].camera
+            in_camera = camera.camera_from_world.apply(poses[level].apply(self.centres[level]))
+            pixels = float(camera.K[0, 0]) / float(in_camera[2])
+            steps[n] = camera.camera_from_world.rotation[[1, 0]] * pixels
+            radius.append(int(np.ceil(reach_mm * np.sqrt(2) * pixels)))
+        return SlidPictures(
+            _detail(torch.from_numpy(pictures)),
+            torch.from_numpy(own > _BONE),
+            torch.tensor([view for view, _ in jobs]),
+            torch.tensor([(w[0] - _EDGE, w[2] - _EDGE) for w in windows]),
+            torch.tensor(radius),
+        ), steps
+
+
+def shift_cost(square: Any, off_mm: float) -> Any:
+    """What shifts, by their squares (mm^2), cost in correlation if levels may well be so far off."""
+    return 0.5 * _PRIOR * square / off_mm**2
 
 
 def _view(xray: Xray, middle: NDArray[np.float64]) -> _View:
@@ -134,7 +189,7 @@ def _view(xray: Xray, middle: NDArray[np.float64]) -> _View:
     weight = ndimage.gaussian_filter(known.astype(np.float32), 2 * _COARSE_PX)
     around = ndimage.gaussian_filter(np.where(known, image, 0), 2 * _COARSE_PX) / np.maximum(weight, 1e-3)
     inner = ndimage.binary_erosion(known, iterations=int(2 * _FINE_PX) + 1).astype(np.float32)
-    detail = _detail(np.where(known, image, around)) * inner
+    detail = _detail(torch.from_numpy(np.where(known, image, around))[None])[0].numpy() * inner
     share = ndimage.gaussian_filter(inner, _REACH_PX)
     strength = np.sqrt(ndimage.gaussian_filter((detail**2).sum(axis=0), _REACH_PX) / np.maximum(share, 0.05))
     detail = detail / np.maximum(strength, 1e-6)
@@ -143,50 +198,24 @@ def _view(xray: Xray, middle: NDArray[np.float64]) -> _View:
     return _View(camera, detail, inner, ndimage.uniform_filter(inner, _AROUND_PX, mode="constant"))
 
 
-def _detail(image: NDArray[np.float32]) -> Float[np.ndarray, "2 h w"]:
-    """The gradient (along v, along u) of what is neither noise nor coarse."""
-    fine, coarse = (ndimage.gaussian_filter(image, sigma, truncate=3.0) for sigma in (_FINE_PX, _COARSE_PX))
-    return np.stack(np.gradient(fine - coarse))
+def _padded(image: Float[np.ndarray, "*c h w"], side: int) -> Float[Tensor, "*c n n"]:
+    """Zeros below and to the right."""
+    more = side - image.shape[-1]
+    return torch.nn.functional.pad(torch.from_numpy(image), (0, more, 0, more))
 
 
-def _correlation(
-    view: _View, picture: NDArray[np.float32], own: NDArray[np.bool_], radius: int
-) -> NDArray[np.float32] | None:
-    """Normalised correlation by shift (v, u) from ``-radius``; None if the vertebra is not in the image."""
-    rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
-    if len(rows) < 2 or len(columns) < 2:
-        return None
-    top, left = rows[0] - _RIM_PX, columns[0] - _RIM_PX
-    height, width = rows[-1] - top + _RIM_PX + 1, columns[-1] - left + _RIM_PX + 1
-    template = _detail(_cut(picture, top - _EDGE, left - _EDGE, height + 2 * _EDGE, width + 2 * _EDGE))
-    template = template[:, _EDGE:-_EDGE, _EDGE:-_EDGE]
-    weight = ndimage.binary_dilation(_cut(own, top, left, height, width), iterations=_RIM_PX).astype(np.float32)
-    template *= weight
-    strength = (template**2).sum(axis=0)
-    place = (top - radius, left - radius, height + 2 * radius, width + 2 * radius)
-    image, measured = _cut(view.detail, *place), _cut(view.measured, *place)
-    shape = [fft.next_fast_len(int(n), True) for n in measured.shape]
-
-    def slid(over: NDArray[np.float32], small: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sums of products by shift."""
-        product = (fft.rfft2(over, shape) * fft.rfft2(small, shape).conj()).sum(axis=0)
-        found: NDArray[np.float32] = fft.irfft2(product, shape)[: 2 * radius + 1, : 2 * radius + 1]
-        return found
-
-    together = slid(image, template)
-    energy = slid((image**2).sum(axis=0, keepdims=True), weight[None]) * strength.sum()
-    seen = slid(measured[None], strength[None]) > _LEAST_SEEN * strength.sum()
-    return np.where(seen, together / np.sqrt(np.maximum(energy, 1e-9)), 0)
+def _detail(images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2 h w"]:
+    """The gradient (along u, along v) of what is neither noise nor coarse."""
+    return gradients(images, _FINE_PX) - gradients(images, _COARSE_PX)
 
 
-def _cut(array: NDArray[np.generic], top: int, left: int, height: int, width: int) -> NDArray[Any]:
-    """A window of the last two axes, 0 beyond the array."""
-    out = np.zeros((*array.shape[:-2], height, width), dtype=array.dtype)
-    low, high = np.maximum([top, left], 0), np.minimum([top + height, left + width], array.shape[-2:])
-    if (high > low).all():
-        (v0, u0), (v1, u1) = low, high
-        out[..., v0 - top : v1 - top, u0 - left : u1 - left] = array[..., v0:v1, u0:u1]
-    return out
+def _add(picture: NDArray[np.float32], top: int, left: int, window: Box, image: NDArray[np.float32]) -> None:
+    """Add what a window shows to a picture whose first pixel is at ``top`` and ``left``."""
+    y0, x0 = max(window[0], top), max(window[2], left)
+    y1, x1 = min(window[1], top + picture.shape[0]), min(window[3], left + picture.shape[1])
+    if y1 > y0 and x1 > x0:
+        inside = image[y0 - window[0] : y1 - window[0], x0 - window[2] : x1 - window[2]]
+        picture[y0 - top : y1 - top, x0 - left : x1 - left] += inside
 
 
 def _best(fit: NDArray[np.float64], cost: NDArray[np.float64], axis: NDArray[np.float64]) -> Match:

@@ -22,6 +22,8 @@ _LYING = np.deg2rad(20.0)  # the CT lies as the patient does, give or take that
 _FACING = np.deg2rad(5.0)  # how well a level's turn about the patient's long axis is found
 _AXES_MM2 = 25.0  # weight of the patient's nominal axes in the first guess
 _ROUNDS = 8
+_TINY = 1e-9
+_STILL_MM, _STILL = 0.02, np.deg2rad(0.05)  # steps after which there is no other
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def place_spine(
         turn, move = _step(shape, rows, place, rotation, world_from_patient)
         rotation = Rotation.from_rotvec(turn).as_matrix() @ rotation
         place = place + move
+        if np.abs(move).max() < _STILL_MM and np.abs(turn).max() < _STILL:
+            break
     return {
         level: RigidTransform.from_rotation_translation(rotation[i], place[i] - rotation[i] @ shape[i])
         for i, level in enumerate(levels)
@@ -141,14 +145,20 @@ def _step(
 
 
 def _turn(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation vectors from ``b`` to ``a``, ``[n, 3]``."""
-    turn: NDArray[np.float64] = Rotation.from_matrix(a @ b.swapaxes(1, 2)).as_rotvec()
-    return turn
+    """The rotation vectors from ``b`` to ``a``, ``[n, 3]``; shorter than half a turn."""
+    turn = a @ b.swapaxes(1, 2)
+    double = np.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], -1)
+    sine = np.sqrt((double**2).sum(axis=1)) / 2
+    angle = np.arctan2(sine, (turn[:, 0, 0] + turn[:, 1, 1] + turn[:, 2, 2] - 1) / 2)
+    scale: NDArray[np.float64] = np.where(sine > _TINY, angle / np.maximum(2 * sine, _TINY), 0.5)
+    return double * scale[:, None]
 
 
 def _cross(v: NDArray[np.float64]) -> NDArray[np.float64]:
     """The matrices of ``v x``, ``[n, 3, 3]``."""
-    return np.cross(v[:, None, :], np.eye(3)[None]).swapaxes(1, 2)
+    out = np.zeros((len(v), 3, 3))
+    out[:, 2, 1], out[:, 0, 2], out[:, 1, 0] = v.T
+    return out - out.swapaxes(1, 2)
 
 
 def _lay(

@@ -17,6 +17,9 @@ from radgs.errors import GeometryError
 _ORTHONORMAL_TOLERANCE = 1e-4
 
 
+_LAST_ROW, _ROW_TOLERANCE = np.array([0.0, 0, 0, 1]), np.array([1e-9, 1e-9, 1e-9, 1e-5])
+
+
 @dataclass(frozen=True)
 class RigidTransform:
     """A rotation and a translation that map points of one frame to another.
@@ -34,7 +37,7 @@ class RigidTransform:
         m = np.array(self.matrix, dtype=np.float64)
         if m.shape != (4, 4) or not np.isfinite(m).all():
             raise GeometryError(f"a rigid transform is a finite 4x4 matrix, got shape {m.shape}")
-        if not np.allclose(m[3], [0, 0, 0, 1], atol=1e-9):
+        if (np.abs(m[3] - _LAST_ROW) > _ROW_TOLERANCE).any():
             raise GeometryError(f"the last row of a rigid transform is 0 0 0 1, got {m[3].tolist()}")
         error = np.abs(m[:3, :3] @ m[:3, :3].T - np.eye(3)).max()
         if error > _ORTHONORMAL_TOLERANCE or np.linalg.det(m[:3, :3]) < 0:

@@ -13,6 +13,7 @@ from radgs.kernels.line_integrals import (
 )
 from radgs.kernels.moving import Box, MovedRays, Packed, moved_line_integrals, pack
 from radgs.kernels.reference import THINNEST
+from radgs.kernels.sliding import SlidPictures, along_axes, slide
 from radgs.kernels.splatting import (
     LARGEST_CUTOFF,
     rasterize_coefficients,
@@ -30,6 +31,8 @@ __all__ = [
     "Method",
     "MovedRays",
     "Packed",
+    "SlidPictures",
+    "along_axes",
     "correlations",
     "depth_integrals",
     "depth_integrals_and_gradients",
@@ -41,5 +44,6 @@ __all__ = [
     "rasterize_coefficients",
     "rasterize_gaussians",
     "resolve_backend",
+    "slide",
     "voxelize_coefficients",
 ]

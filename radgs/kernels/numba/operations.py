@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from radgs.kernels.numba import correlations as correlation
-from radgs.kernels.numba import fields, filters, layers, moving, rasterize, siddon, trilinear, voxelize
+from radgs.kernels.numba import fields, filters, layers, moving, rasterize, siddon, sliding, trilinear, voxelize
 from radgs.kernels.numba import project as projection
 from radgs.kernels.numba.lanes import zeros
 from radgs.kernels.numba.launch import launch
 from radgs.kernels.numba.support import BLOCK, BLOCK_Z, occupied, support
+from radgs.kernels.sliding import SlidPictures
 
 # Parts a thread gets when one image or volume is shared between threads.
 _PARTS_PER_THREAD = 4
@@ -143,6 +144,23 @@ def gradients(images: Tensor, smooth: np.ndarray, steep: np.ndarray) -> Tensor:
     """Derivatives ``[n, 2, h, w]``."""
     out = np.empty((len(images), 2, *images.shape[1:]), np.float32)
     launch(filters.slopes, _array(images), smooth, steep, out)
+    return torch.from_numpy(out)
+
+
+def slide(pictures: SlidPictures, images: Tensor, measured: Tensor, rim: int, least: float) -> Tensor:
+    """Correlations ``[J, n, n]``."""
+    places = torch.cat([pictures.image[:, None], pictures.corner, pictures.radius[:, None]], dim=1)
+    side = 2 * int(pictures.radius.max()) + 1 if len(places) else 1
+    out = np.empty((len(places), side, side), np.float32)
+    arrays = _array(pictures.values), _array(pictures.shown), _array(places)
+    launch(sliding.slide, *arrays, rim, _array(images), _array(measured), least, out)
+    return torch.from_numpy(out)
+
+
+def along_axes(slid: Tensor, owners: Tensor, steps: Tensor, values: Tensor, count: int) -> Tensor:
+    """Sums over views ``[L, n, n, n]``."""
+    out = np.empty((count, *[len(values)] * 3))
+    launch(sliding.along_axes, _array(slid), _array(owners), _array(steps), _array(values), out)
     return torch.from_numpy(out)
 
 
