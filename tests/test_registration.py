@@ -214,17 +214,18 @@ def test_unmeasured_pixels_are_left_out(bent):
         assert mtre(found.world_from_ct[level], truth[level], tissue, level) < 0.7
 
 
+FEATURES = ("log_disagreement", "log_views_apart", "log_spread")
 MODEL = {
-    "bias": 0.0,
-    "weights": {"similarity": 2.0, "worst_similarity": 1.0, "log_disagreement": -1.0, "log_moved": 0.0},
-    "mean": dict.fromkeys(("similarity", "worst_similarity", "log_disagreement", "log_moved"), 0.0),
-    "scale": dict.fromkeys(("similarity", "worst_similarity", "log_disagreement", "log_moved"), 1.0),
+    "bias": 3.0,
+    "weights": dict(zip(FEATURES, (-1.0, -0.5, -2.0), strict=True)),
+    "mean": dict.fromkeys(FEATURES, 0.0),
+    "scale": dict.fromkeys(FEATURES, 1.0),
 }
-GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0)
+GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0, views_apart_mm=0.4, spread_mm=0.15)
 
 
 def test_the_probability_is_the_logistic_models():
-    logit = 2 * 0.7 + 0.6 - math.log(0.1)
+    logit = 3 - math.log(0.1) - 0.5 * math.log(0.5) - 2 * math.log(0.2)
     assert probability(GOOD, MODEL) == pytest.approx(1 / (1 + math.exp(-logit)))
 
 

@@ -22,6 +22,12 @@ _EVIDENCE = (
     "moved_mm",
     "residual_mm",
     "visible",
+    "less_similar",
+    "views_apart_mm",
+    "spread_mm",
+    "joint_mm",
+    "joint_deg",
+    "laid_mm",
     "probability",
 )
 _REFINED = "refinement: two views, all vertebrae"

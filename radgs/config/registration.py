@@ -51,7 +51,7 @@ class RefinementSettings(Section):
 class JudgementSettings(Section):
     """Which probability of mTRE < 2 mm is enough."""
 
-    accept_probability: float = Field(0.97, gt=0, lt=1)
+    accept_probability: float = Field(0.98, gt=0, lt=1)
     reject_probability: float = Field(0.3, gt=0, lt=1)
     max_disagreement_mm: PositiveFloat = Field(1.5, description="between results of independent starts")
     min_similarity: float = Field(0.4, ge=-1, le=1, description="gradient correlation of the least agreeing view")

@@ -54,12 +54,14 @@ class Evidence:
     laid_mm: float = 0.0
 
     def features(self) -> dict[str, float]:
-        """The numbers that the probability is computed from."""
+        """The numbers that the probability is computed from.
+
+        Similarities of right poses differ from one patient and dose to the next; these mean the same for all.
+        """
         return {
-            "similarity": self.similarity,
-            "worst_similarity": self.worst_similarity,
             "log_disagreement": math.log(self.disagreement_mm + 0.05),
-            "log_moved": math.log(self.moved_mm + 1.0),
+            "log_views_apart": math.log(self.views_apart_mm + 0.1),
+            "log_spread": math.log(self.spread_mm + 0.05),
         }
 
 
