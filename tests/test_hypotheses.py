@@ -234,6 +234,20 @@ def test_other_names_are_tried_only_where_there_is_doubt(straight, monkeypatch):
     assert left == {k: ["another name", "cut"] if k == "L1" else ["cut"] for k in levels}  # L1 does not convince
 
 
+def test_names_are_not_taken_from_what_agrees_with_nothing(straight, monkeypatch):
+    """In noise a level too low may agree by 0.12 where the right one agrees by 0.1."""
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    found = result(0, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
+    for agrees, taken in ((0.12, False), (0.5, True)):
+        other = result(9, {key: {"AP": agrees, "LA": agrees} for key in tissue.excess})
+        monkeypatch.setattr("radgs.registration.names.refine", lambda *a, other=other, **k: other)
+        monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
+        (best, _), left = settle_names(scene, (found, found), levels, points, Config().refinement)
+        assert (best.world_from_ct["L1"].translation[0] == 9) == taken
+        assert left == {key: ["another name", "cut"] for key in levels}
+
+
 def test_other_names_begin_from_the_bent_spine_that_the_detector_saw(straight, monkeypatch):
     """Each level takes the place of its neighbour, as that one lies, not where a straight spine would have it."""
     tissue, scene = straight

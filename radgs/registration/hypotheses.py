@@ -28,7 +28,7 @@ _ENOUGH = 0.75  # of the levels
 _PLACES = 4  # that are looked at more closely
 _ROUNDS = 3  # in which levels put the others in place, twice each
 _LEAST_GAIN, _MOST_IDLE = 0.1, 2  # of all levels' similarities together: the best poses are as good as they get
-_SOMEWHAT = 0.6  # of what convinces is not nothing
+SOMEWHAT = 0.6  # of what convinces is not nothing
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def place_neighbours(
     in place beside a wrong one agrees less than it will when that one is right.
     """
     idle = 0
-    for least in (_SOMEWHAT * settings.convincing_similarity, settings.convincing_similarity) * _ROUNDS:
+    for least in (SOMEWHAT * settings.convincing_similarity, settings.convincing_similarity) * _ROUNDS:
         best, _ = best_two(attempts, list(points))
         sure, kept = convincing(best, points, settings), _consistent(best, points, least)
         if len(sure) == len(points) or idle == _MOST_IDLE:

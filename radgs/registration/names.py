@@ -14,7 +14,15 @@ from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
 from radgs.registration.consensus import consensus
-from radgs.registration.hypotheses import Attempt, best_two, convinces, convincing, nearest_level, place_neighbours
+from radgs.registration.hypotheses import (
+    SOMEWHAT,
+    Attempt,
+    best_two,
+    convinces,
+    convincing,
+    nearest_level,
+    place_neighbours,
+)
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
 
@@ -29,8 +37,9 @@ def settle_names(
 ) -> tuple[tuple[Refined, Refined], dict[str, list[str]]]:
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
-    If these agree better with the X-rays, they are the result, and what was found before is the second best. If they
-    agree clearly less, levels that convince are what they are called.
+    If these agree better with the X-rays, and at least somewhat, they are the result, and what was found before is the
+    second best: in noise nothing agrees, and which name agrees least is chance. If they agree clearly less, levels that
+    convince are what they are called.
 
     Args:
         scene: the X-rays and the CT.
@@ -50,8 +59,9 @@ def settle_names(
     if convinces(best, counted, settings) and not any(of_names.values()):
         return found, doubts
     other = _best_of_other_names(scene, best, laid or {}, settings)
-    lead = _agreement(best, counted) - (_agreement(other, counted) if other else 0.0)
-    if other and lead < 0:
+    agreement = _agreement(other, counted) if other else 0.0
+    lead = _agreement(best, counted) - agreement
+    if other and lead < 0 and agreement >= SOMEWHAT * settings.convincing_similarity:
         attempts = [Attempt(other, dict.fromkeys(counted, 0))]
         place_neighbours(scene, attempts, counted, settings)
         return (best_two(attempts, list(counted))[0], best), doubts
