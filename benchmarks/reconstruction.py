@@ -2,11 +2,11 @@
 
     python benchmarks/reconstruction.py --json docs/reconstruction.json --sheet benchmarks/held_out.tsv [--quick]
 
-The sheet names the patients as a population's does (subject, ct, labels, levels, leave_out). Their X-rays are
-simulated by the simulator that made the training pairs, from seeds of their own: an upper bound. Each piece (pairs,
-training, measuring a stage) is kept in ``--work`` and not done again: run it in as many goes as needed, or with
-``--only`` for some patients. ``--quick`` leaves P3 and the joint training out, which take minutes a patient, and
-takes few pairs.
+The sheet names the patients as a population's does (subject, ct, labels, levels, leave_out); the CT of s0328 is made by
+benchmarks/fill_body.py. Their X-rays are simulated by the simulator that made the training pairs, from seeds of their
+own: an upper bound. Each piece (pairs, training, measuring a stage) is kept in ``--work`` and not done again: run it in
+as many goes as needed, or with ``--only`` for some patients. ``--quick`` leaves P3 and the joint training out, which
+take minutes a patient, and takes few pairs.
 """
 
 import argparse
