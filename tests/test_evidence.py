@@ -10,6 +10,7 @@ from radgs.config import CArmSettings, Config
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.registration import Scene, View, refine
+from radgs.registration.attempts import Found
 from radgs.registration.evidence import gather
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
@@ -65,9 +66,12 @@ def test_evidence_tells_the_level_that_is_torn_turned_and_less_like_the_x_rays(s
     chosen = replace(best, world_from_ct=poses, similarity=similar)
     points = {level: tissue.points(level) for level in poses}
     residuals = dict.fromkeys(poses, 1.5)
-    found = gather(
-        chosen, best, best.world_from_ct, {"L1": move(0, 3, 0) @ poses["L1"]}, residuals, xrays, scene.parts, points
-    )
+    other = replace(best, world_from_ct={k: pose for k, pose in best.world_from_ct.items() if k != "T12"})
+    laid = {"L1": move(0, 3, 0) @ poses["L1"]}
+    found = gather(Found(chosen, other), best.world_from_ct, laid, residuals, xrays, scene.parts, points)
+    assert found["L1"].disagreement_mm < 1e-6
+    assert found["L2"].disagreement_mm > 2
+    assert found["T12"].disagreement_mm == 10  # nothing began elsewhere
     assert found["L2"].joint_mm == pytest.approx(4.0, abs=0.3)
     assert found["L2"].joint_deg == pytest.approx(5.0, abs=0.3)
     assert found["L1"].joint_mm == found["L2"].joint_mm

@@ -1,5 +1,6 @@
 """Starts beyond the reach of refinement: shifts found by correlation, sure levels that place their neighbours."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,9 @@ from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.kernels import gradients
 from radgs.registration import Scene, View, refine
-from radgs.registration.hypotheses import Attempt, best_two, convincing, refine_from_hypotheses
+from radgs.registration.attempts import Attempt, Found, best_of, convincing
+from radgs.registration.covariance import PoseCovariance
+from radgs.registration.hypotheses import refine_from_hypotheses
 from radgs.registration.names import settle_names
 from radgs.registration.refine import Refined
 from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, match, search
@@ -98,7 +101,8 @@ def test_a_start_beyond_the_reach_of_refinement_is_mended(straight, shift):
     settings = Config().refinement
     alone = refine(scene, start, settings)
     assert max(off(alone.world_from_ct[level], tissue, level) for level in start) > 3
-    best, second = refine_from_hypotheses(scene, start, points, settings)
+    found = refine_from_hypotheses(scene, start, points, settings)
+    best, second = found.best, found.other
     for level in start:
         assert off(best.world_from_ct[level], tissue, level) < 0.3
         assert best.objective(level) >= second.objective(level)
@@ -122,7 +126,7 @@ def test_what_the_detector_laid_on_the_x_rays_is_tried_before_anything_is_search
     start = dict.fromkeys(tissue.excess, move(18, -16, -20) @ THERE)
     laid = {"L1": move(1, -1, 1) @ THERE}
     points = {level: tissue.points(level) for level in start}
-    best, _ = refine_from_hypotheses(scene, start, points, Config().refinement, laid)
+    best = refine_from_hypotheses(scene, start, points, Config().refinement, laid).best
     assert max(off(best.world_from_ct[level], tissue, level) for level in start) < 0.3
 
 
@@ -131,7 +135,7 @@ def test_places_where_nothing_would_be_seen_are_left_out(straight, monkeypatch):
     monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: [move(5000, 0, 0)])
     start = dict.fromkeys(tissue.excess, move(30, -25, 40) @ THERE)
     points = {level: tissue.points(level) for level in start}
-    best, _ = refine_from_hypotheses(scene, start, points, Config().refinement)
+    best = refine_from_hypotheses(scene, start, points, Config().refinement).best
     assert set(best.world_from_ct) == set(start)
 
 
@@ -139,7 +143,7 @@ def test_a_level_that_convinces_puts_its_neighbours_in_place(straight):
     """One level nearly right, the others centimetres off: what a detector does that skips a vertebra."""
     tissue, scene = straight
     start = {"T12": move(0.5, 0, 1) @ THERE, "L1": move(2, 0, -20) @ THERE, "L2": move(-3, 2, -26) @ THERE}
-    best, _ = refine_from_hypotheses(scene, start, {k: tissue.points(k) for k in start}, Config().refinement)
+    best = refine_from_hypotheses(scene, start, {k: tissue.points(k) for k in start}, Config().refinement).best
     assert max(off(best.world_from_ct[level], tissue, level) for level in start) < 0.5
 
 
@@ -157,35 +161,76 @@ def test_the_best_and_the_second_best_are_chosen_level_by_level():
     a = attempt(1, {"L1": {"AP": 0.9, "LA": 0.8}, "L2": {"AP": 0.2, "LA": 0.1}})
     b = attempt(2, {"L1": {"AP": 0.3, "LA": 0.2}, "L2": {"AP": 0.7, "LA": 0.7}})
     c = attempt(3, {"L1": {"AP": 0.8, "LA": 0.8}, "L2": {"AP": 0.6, "LA": 0.5}})
-    best, second = best_two([a, b, c], ["L1", "L2"])
+    found = best_of([a, b, c], dict.fromkeys(["L1", "L2"], np.zeros((1, 3))))
+    best, second = found.best, found.other
     assert [best.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [1, 2]
     assert [best.cameras[k]["AP"].translation[1] for k in ("L1", "L2")] == [1, 2]
     assert [second.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [3, 3]
 
 
+def test_a_level_is_not_torn_from_those_that_agree_more_if_it_need_not_be():
+    """In noise a place centimetres off may agree a little more."""
+    right = attempt(1, {"L1": {"AP": 0.4, "LA": 0.4}, "L2": {"AP": 0.1, "LA": 0.1}})
+    wrong = attempt(30, {"L1": {"AP": 0.1, "LA": 0.1}, "L2": {"AP": 0.2, "LA": 0.1}})
+    points = dict.fromkeys(["L1", "L2"], np.zeros((1, 3)))
+    assert best_of([right, wrong], points).best.world_from_ct["L2"].translation[0] == 1
+    strong = attempt(30, {"L1": {"AP": 0.1, "LA": 0.1}, "L2": {"AP": 0.8, "LA": 0.8}})
+    assert best_of([right, strong], points).best.world_from_ct["L1"].translation[0] == 30  # it chooses first
+    far = attempt(60, {"L1": {"AP": 0.4, "LA": 0.4}, "L2": {"AP": 0.1, "LA": 0.1}})
+    assert best_of([far, strong], {"L1": points["L1"]}).best.world_from_ct["L1"].translation[0] == 60
+
+
 def test_a_result_is_not_confirmed_by_one_that_began_from_it():
     found, again = attempt(1, {"L1": {"AP": 0.5}}, 0), attempt(2, {"L1": {"AP": 0.4}}, 0)
     elsewhere = attempt(9, {"L1": {"AP": 0.1}}, 1)
-    best, second = best_two([again, elsewhere, found], ["L1"])
-    assert (best.world_from_ct["L1"].translation[0], second.world_from_ct["L1"].translation[0]) == (1, 9)
-    _, second = best_two([again, found], ["L1"])
-    assert second.world_from_ct["L1"].translation[0] in (1, 2)  # there is no other
+    both = best_of([again, elsewhere, found], dict.fromkeys(["L1"], np.zeros((1, 3))))
+    assert [one.world_from_ct["L1"].translation[0] for one in (both.best, both.other)] == [1, 9]
+    assert both.apart("L1", np.zeros((1, 3))) == 8
+    alone = best_of([again, found], dict.fromkeys(["L1"], np.zeros((1, 3))))
+    assert alone.best.world_from_ct["L1"].translation[0] == 1
+    assert alone.other.world_from_ct == {}
+    assert alone.apart("L1", np.zeros((1, 3))) is None
 
 
 def test_what_convinces_agrees_with_every_view_and_is_not_torn_from_its_neighbours():
     settings, points = Config().refinement, {"L1": np.zeros((1, 3)), "L2": np.zeros((1, 3))}
+    unknown = result(99, {})
     good, bad = {"AP": 0.9, "LA": 0.8}, {"AP": 0.9, "LA": 0.3}
     both = result(1, {"L1": good, "L2": good})
-    assert convincing(both, points, settings) == {"L1", "L2"}
+    assert convincing(Found(both, unknown), points, settings) == {"L1", "L2"}
     one = result(1, {"L1": good, "L2": bad})
-    assert convincing(one, points, settings) == {"L1"}
+    assert convincing(Found(one, unknown), points, settings) == {"L1"}
     lost = result(4, {"L1": {"AP": 0.95}, "L2": good})
-    assert convincing(lost, points, settings) == {"L2"}  # L1 is seen by one view only
+    assert convincing(Found(lost, unknown), points, settings) == {"L2"}  # L1 is seen by one view only
     torn = result(1, {"L1": good, "L2": {"AP": 0.7, "LA": 0.7}})
     torn.world_from_ct["L2"] = move(21, 0, 0)
-    assert convincing(torn, points, settings) == {"L1"}
+    assert convincing(Found(torn, unknown), points, settings) == {"L1"}
     torn.world_from_ct["L2"] = move(9, 0, 0)
-    assert convincing(torn, points, settings) == {"L1", "L2"}
+    assert convincing(Found(torn, unknown), points, settings) == {"L1", "L2"}
+
+
+def faint(x, *, views_apart=0.5, spread=0.1):
+    """A result whose similarities say little, and its covariance: of a shift, equal along all axes."""
+    one = result(x, {"L1": {"AP": 0.3, "LA": 0.25}})
+    variance = np.diag([0, 0, 0, *[spread**2 / 3] * 3])
+    return replace(one, views_apart={"L1": views_apart}, covariance={"L1": PoseCovariance(variance, np.zeros(3))})
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "convinced"),
+    [
+        (faint(1), faint(1.1), True),
+        (faint(1), faint(1.9), False),  # another start ended elsewhere
+        (faint(1, views_apart=2.0), faint(1.1), False),
+        (faint(1, spread=0.5), faint(1.1), False),
+        (replace(faint(1), covariance={}), faint(1.1), False),
+        (faint(1), result(1.1, {}), False),  # nothing began elsewhere
+        (replace(faint(1), similarity={"L1": {"AP": 0.3, "LA": 0.1}}), faint(1.1), False),
+    ],
+)
+def test_in_a_dark_image_a_level_convinces_that_starts_and_views_confirm(best, other, convinced):
+    points = {"L1": np.zeros((1, 3))}
+    assert (convincing(Found(best, other), points, Config().refinement) == {"L1"}) == convinced
 
 
 def doubted(straight):
@@ -198,10 +243,11 @@ def test_doubts_of_names_go_where_one_level_up_or_down_agrees_clearly_less(strai
     levels, points = doubted(straight)
     settings = Config().refinement
     right = refine(scene, dict.fromkeys(tissue.excess, THERE), settings)
-    found, left = settle_names(scene, (right, right), levels, points, settings)
-    assert found == (right, right)
+    found, left = settle_names(scene, Found(right, right), levels, points, settings)
+    assert found == Found(right, right)
     assert left == {key: ["cut"] for key in levels}
-    _, left = settle_names(scene, (right, right), levels, points, settings.model_copy(update={"certain_names": 2.0}))
+    strict = settings.model_copy(update={"certain_names": 2.0})
+    _, left = settle_names(scene, Found(right, right), levels, points, strict)
     assert left == {key: ["another name", "cut"] for key in levels}
 
 
@@ -212,9 +258,9 @@ def test_names_one_level_off_that_agree_better_are_taken_and_stay_doubted(straig
     spacing = tissue.centre("L1") - tissue.centre("T12")
     wrong = refine(scene, dict.fromkeys(tissue.excess, THERE @ move(*spacing)), settings)
     assert off(wrong.world_from_ct["L1"], tissue) > 15
-    (best, second), left = settle_names(scene, (wrong, wrong), levels, points, settings)
-    assert max(off(best.world_from_ct[level], tissue, level) for level in levels) < 0.5
-    assert second is wrong
+    settled, left = settle_names(scene, Found(wrong, wrong), levels, points, settings)
+    assert max(off(settled.best.world_from_ct[level], tissue, level) for level in levels) < 0.5
+    assert settled.other is wrong
     assert left == {key: ["another name", "cut"] for key in levels}
 
 
@@ -226,10 +272,10 @@ def test_other_names_are_tried_only_where_there_is_doubt(straight, monkeypatch):
     bad = result(9, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
     levels, points = doubted(straight)
     certain = {key: {"doubts": ["cut"]} for key in levels}
-    found, left = settle_names(scene, (good, bad), certain, points, Config().refinement)
-    assert (found, left, calls) == ((good, bad), {key: ["cut"] for key in levels}, [])
+    found, left = settle_names(scene, Found(good, bad), certain, points, Config().refinement)
+    assert (found, left, calls) == (Found(good, bad), {key: ["cut"] for key in levels}, [])
     half = result(0, {k: {"AP": 0.9, "LA": 0.3 if k == "L1" else 0.8} for k in tissue.excess})
-    found, left = settle_names(scene, (half, bad), levels, points, Config().refinement)
+    found, left = settle_names(scene, Found(half, bad), levels, points, Config().refinement)
     assert len(calls) == 2
     assert left == {k: ["another name", "cut"] if k == "L1" else ["cut"] for k in levels}  # L1 does not convince
 
@@ -243,8 +289,8 @@ def test_names_are_not_taken_from_what_agrees_with_nothing(straight, monkeypatch
         other = result(9, {key: {"AP": agrees, "LA": agrees} for key in tissue.excess})
         monkeypatch.setattr("radgs.registration.names.refine", lambda *a, other=other, **k: other)
         monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
-        (best, _), left = settle_names(scene, (found, found), levels, points, Config().refinement)
-        assert (best.world_from_ct["L1"].translation[0] == 9) == taken
+        settled, left = settle_names(scene, Found(found, found), levels, points, Config().refinement)
+        assert (settled.best.world_from_ct["L1"].translation[0] == 9) == taken
         assert left == {key: ["another name", "cut"] for key in levels}
 
 
@@ -261,7 +307,7 @@ def test_other_names_begin_from_the_bent_spine_that_the_detector_saw(straight, m
         key: bent[lower] @ move(*(centres[lower] - centres[key])) for key, lower in pairwise(order)
     }
     levels, points = doubted(straight)
-    settle_names(scene, (bad, bad), levels, points, Config().refinement, wrong)
+    settle_names(scene, Found(bad, bad), levels, points, Config().refinement, wrong)
     found = [one for one in starts if np.allclose(one["L1"].matrix, bent["L1"].matrix)]
     assert len(found) == 1
     assert np.allclose(found[0]["L2"].matrix, bent["L2"].matrix)

@@ -42,7 +42,7 @@ def several_starts(place: Place, shot: Shot, start: RigidTransform) -> dict[str,
     """As in the whole chain: from elsewhere too where the first start does not convince."""
     scene = Scene(_views(place, shot, start, list(shot.xrays)), place.patient.tissue)
     starts = dict.fromkeys(place.levels, start)
-    return refine_from_hypotheses(scene, starts, place.points, place.config.refinement)[0].world_from_ct
+    return refine_from_hypotheses(scene, starts, place.points, place.config.refinement).best.world_from_ct
 
 
 def single_view(place: Place, shot: Shot, start: RigidTransform) -> dict[str, RigidTransform]:

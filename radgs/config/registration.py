@@ -22,6 +22,12 @@ class RefinementSettings(Section):
     convincing_similarity: float = Field(
         0.55, ge=-1, le=1, description="of every view, else other starts are tried; names one level off seldom reach it"
     )
+    confirmed_similarity: float = Field(
+        0.2, ge=-1, le=1, description="of every view: a level convinces that has no more than this and is confirmed"
+    )
+    confirmed_mm: float = Field(0.3, ge=0, description="between a level's results from independent starts")
+    confirmed_views_mm: float = Field(1.5, ge=0, description="between what single views would make of its pose")
+    confirmed_spread_mm: float = Field(0.28, ge=0, description="root mean square error that its covariance expects")
     certain_names: float = Field(
         0.15, ge=0, description="by so much the mean similarity has to exceed that of names one level off"
     )

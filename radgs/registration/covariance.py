@@ -82,7 +82,7 @@ def pose_covariances(
     scatter = torch.zeros_like(optimum.hessian)
     scatter[cameras, cameras] = (2 * prior_weight) ** 2
     for term in optimum.terms:
-        scatter += gradient_covariance(term)
+        scatter += term.weight**2 * gradient_covariance(term)
     inverse = torch.linalg.pinv(optimum.hessian[parameters[:, None], parameters], hermitian=True)
     covariance = (inverse @ scatter[parameters[:, None], parameters] @ inverse).numpy()
     found = {}

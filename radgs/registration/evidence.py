@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from radgs.anatomy import cranio_caudal
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
-from radgs.registration.refine import Refined
+from radgs.registration.attempts import Found
 from radgs.registration.scene import Part
 
 _UNKNOWN_MM = 10.0
@@ -66,8 +66,7 @@ class Evidence:
 
 
 def gather(
-    chosen: Refined,
-    other: Refined,
+    attempts: Found,
     networks: Mapping[str, RigidTransform],
     laid: Mapping[str, RigidTransform],
     residuals_mm: Mapping[str, float],
@@ -78,8 +77,7 @@ def gather(
     """The evidence of every level that has a pose.
 
     Args:
-        chosen: the result.
-        other: the best from elsewhere.
+        attempts: the result, and the best from elsewhere.
         networks: world_from_ct that the networks said; of these levels.
         laid: world_from_ct that the detector said.
         residuals_mm: of the detection.
@@ -87,6 +85,7 @@ def gather(
         parts: where the levels lie in the CT.
         points: by level, ``[n, 3]`` LPS mm.
     """
+    chosen = attempts.best
     worst = {
         level: min(chosen.similarity[level].values()) if len(chosen.similarity[level]) == len(xrays) else -1.0
         for level in networks
@@ -97,10 +96,11 @@ def gather(
         pose, own = chosen.world_from_ct[level], points[level]
         similar, covariance = chosen.similarity[level], chosen.covariance.get(level)
         gap, turn = joints.get(level, (0.0, 0.0))
+        apart = attempts.apart(level, own)
         found[level] = Evidence(
             similarity=float(np.mean(list(similar.values()))) if similar else -1.0,
             worst_similarity=worst[level],
-            disagreement_mm=_apart(pose, other.world_from_ct[level], own),
+            disagreement_mm=_UNKNOWN_MM if apart is None else apart,
             moved_mm=_apart(pose, estimated, own),
             residual_mm=float(residuals_mm[level]),
             visible=float(min(xray.camera.sees(pose.apply(own)).mean() for xray in xrays.values())),

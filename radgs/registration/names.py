@@ -13,28 +13,21 @@ from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
+from radgs.registration.attempts import Attempt, Found, best_of, convinces, convincing
 from radgs.registration.consensus import consensus
-from radgs.registration.hypotheses import (
-    SOMEWHAT,
-    Attempt,
-    best_two,
-    convinces,
-    convincing,
-    nearest_level,
-    place_neighbours,
-)
+from radgs.registration.hypotheses import SOMEWHAT, nearest_level, place_neighbours
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
 
 
 def settle_names(
     scene: Scene,
-    found: tuple[Refined, Refined],
+    found: Found,
     levels: Mapping[str, Mapping[str, Any]],
     points: Mapping[str, NDArray[np.float64]],
     settings: RefinementSettings,
     laid: Mapping[str, RigidTransform] | None = None,
-) -> tuple[tuple[Refined, Refined], dict[str, list[str]]]:
+) -> tuple[Found, dict[str, list[str]]]:
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
     If these agree better with the X-rays, and at least somewhat, they are the result, and what was found before is the
@@ -55,8 +48,8 @@ def settle_names(
     counted = {level: points[level] for level in levels}
     doubts = {level: list(entry.get("doubts", ())) for level, entry in levels.items()}
     of_names = {level: set(entry.get("name_doubts", ())) for level, entry in levels.items()}
-    best, _ = found
-    if convinces(best, counted, settings) and not any(of_names.values()):
+    best = found.best
+    if convinces(found, counted, settings) and not any(of_names.values()):
         return found, doubts
     other = _best_of_other_names(scene, best, laid or {}, settings)
     agreement = _agreement(other, counted) if other else 0.0
@@ -64,9 +57,9 @@ def settle_names(
     if other and lead < 0 and agreement >= SOMEWHAT * settings.convincing_similarity:
         attempts = [Attempt(other, dict.fromkeys(counted, 0))]
         place_neighbours(scene, attempts, counted, settings)
-        return (best_two(attempts, list(counted))[0], best), doubts
+        return Found(best_of(attempts, counted).best, best), doubts
     if lead >= settings.certain_names:
-        for level in convincing(best, counted, settings):
+        for level in convincing(found, counted, settings):
             doubts[level] = [why for why in doubts[level] if why not in of_names[level]]
     return found, doubts
 

@@ -31,6 +31,7 @@ _FEWEST_PIXELS = 50
 _NEAR_PX = 4  # of the silhouette, where images are compared
 
 Poses = dict[str, Float64[Tensor, "4 4"]]
+Weights = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class Target:
     Attributes:
         gradients: ``[1 + k, 2, H, W]``: of the X-ray and of what soft tissue may add to it, along u and v.
         usable: ``[H, W]`` bool.
+        blur_px: theirs, binned pixels.
     """
 
     gradients: Float[Tensor, "k 2 H W"]
     usable: Tensor
+    blur_px: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Term:
 
     Attributes:
         view: its name.
+        weight: of the term in the loss.
         own: the level's among all parameters.
         curvature: ``[p, p]``, J^T J of all parameters, summed over both directions.
         jacobian: ``[2, 6, n]``, by the level's own parameters.
@@ -81,6 +85,7 @@ class Term:
     """
 
     view: str
+    weight: float
     own: slice
     curvature: Float64[Tensor, "p p"]
     jacobian: Float[Tensor, "2 6 n"]
@@ -92,10 +97,10 @@ def normal_equations(
     scene: Scene,
     poses: Poses,
     targets: Mapping[str, Target],
-    sigma_px: float,
     settings: RefinementSettings,
     prior_weight: float,
     cameras: CameraCorrections | None = None,
+    weights: Weights | None = None,
 ) -> NormalEquations:
     """The loss at ``poses`` and its quadratic model.
 
@@ -103,10 +108,10 @@ def normal_equations(
         scene: X-rays and vertebrae.
         poses: by level, world_from_ct.
         targets: by view.
-        sigma_px: blur, binned pixels.
         settings: step along rays and the prior's spreads.
         prior_weight: of the priors against the correlations.
         cameras: corrections that are parameters too; absent: cameras are right.
+        weights: by level and view, of the correlations; 1 where absent.
     """
     levels = list(poses)
     seen = cameras.apply(scene) if cameras else scene
@@ -117,25 +122,28 @@ def normal_equations(
     similarity: dict[str, dict[str, float]] = {level: {} for level in levels}
     terms = []
     loss = 0.0
-    for number, (name, shown) in enumerate(seen.draw(poses, settings.step_mm, 4 + math.ceil(3 * sigma_px)).items()):
-        drawn = _Drawn.of(shown, targets[name], sigma_px)
+    margin = 4 + math.ceil(3 * max(target.blur_px for target in targets.values()))
+    for number, (name, shown) in enumerate(seen.draw(poses, settings.step_mm, margin).items()):
+        drawn = _Drawn.of(shown, targets[name])
         found = correlations(drawn.images, drawn.windows, targets[name].gradients, drawn.pixels)
         at = (6 * torch.tensor(drawn.rows, dtype=torch.long)[:, None] + torch.arange(6)).flatten()
         by_all = torch.eye(of_poses, count, dtype=torch.float64)[at]
         if cameras and drawn.rows:
             first = of_poses + 6 * number
             by_all[:, first : first + 6] = cameras.by_amount(scene, poses, [levels[row] for row in drawn.rows])
-        gradient += by_all.T @ found.gradient.sum(dim=(0, 1))
-        hessian += by_all.T @ found.hessian.sum(dim=(0, 1)) @ by_all
+        weight = [(weights or {}).get(levels[row], {}).get(name, 1.0) for row in drawn.rows]
+        by_row = torch.tensor(weight, dtype=torch.float64)
+        gradient += by_all.T @ torch.einsum("r,rdp->p", by_row, found.gradient)
+        hessian += by_all.T @ torch.einsum("r,rdpq->pq", by_row, found.hessian) @ by_all
         for i, row in enumerate(drawn.rows):
             if not len(drawn.pixels[i]):
                 continue
             values = found.value[i]
-            loss += float((1 - values).sum())
+            loss += weight[i] * float((1 - values).sum())
             similarity[levels[row]][name] = float(values.mean())
             curvature = (found.hessian[i] / values.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
             curvature, own = by_all.T @ curvature @ by_all, slice(6 * row, 6 * row + 6)
-            terms.append(Term(name, own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
+            terms.append(Term(name, weight[i], own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
         residual, by_all = prior_residuals(scene, poses, settings)
         if cameras:
@@ -164,14 +172,14 @@ class _Drawn:
     pixels: list[Int64[Tensor, "n 2"]]
 
     @classmethod
-    def of(cls, shown: Sequence[tuple[int, DrawnPart]], target: Target, sigma_px: float) -> _Drawn:
+    def of(cls, shown: Sequence[tuple[int, DrawnPart]], target: Target) -> _Drawn:
         pixels = []
         for _, part in shown:
             y0, y1, x0, x1 = part.window
             near = dilated((part.image[0] > VISIBLE).float(), _NEAR_PX) > 0
             at = torch.nonzero(near & target.usable[y0:y1, x0:x1])
             pixels.append((at if len(at) >= _FEWEST_PIXELS else at[:0]) + torch.tensor([y0, x0]))
-        images = [gradients(part.image, sigma_px) for _, part in shown]
+        images = [gradients(part.image, target.blur_px) for _, part in shown]
         return cls([row for row, _ in shown], [part.window for _, part in shown], images, pixels)
 
 

@@ -9,7 +9,7 @@ by the method of Levenberg and Marquardt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,14 @@ from radgs.kernels import gradients
 from radgs.registration.cameras import CameraCorrections
 from radgs.registration.covariance import PoseCovariance, pose_covariances
 from radgs.registration.foreign import find_foreign
+from radgs.registration.information import information, information_weights
 from radgs.registration.layers import find_shifts, shifted, still
 from radgs.registration.normal_equations import (
     VISIBLE,
     NormalEquations,
     Poses,
     Target,
+    Weights,
     body_from_levels,
     normal_equations,
 )
@@ -66,8 +68,8 @@ class Refined:
     cameras: dict[str, dict[str, RigidTransform]] = field(default_factory=dict)
 
     def objective(self, level: str) -> float:
-        """Sum of the level's similarities over views; higher is better."""
-        return sum(self.similarity.get(level, {}).values())
+        """What the views say of the level together, see `information`; higher is better."""
+        return sum(information(value) for value in self.similarity.get(level, {}).values())
 
 
 def make_targets(
@@ -79,14 +81,15 @@ def make_targets(
         scene: with pixels ``factor`` times as large as those of ``soft``.
         soft: by view, what soft tissue may add to the X-ray.
         factor: whole number.
-        sigma_px: blur, pixels of the scene.
+        sigma_px: blur, pixels of the scene; a noisy view is blurred more.
     """
     targets = {}
     for name, view in scene.views.items():
         rows, columns = view.camera.height * factor, view.camera.width * factor
         tissue = F.avg_pool2d(soft[name][:, :rows, :columns], factor)
         images = torch.cat([view.image[None], tissue])
-        targets[name] = Target(gradients(images, sigma_px), view.usable(sigma_px) > 0)
+        blur_px = view.blur_px(sigma_px)
+        targets[name] = Target(gradients(images, blur_px), view.usable(blur_px) > 0, blur_px)
     return targets
 
 
@@ -157,11 +160,11 @@ class _Comparison:
 
     scene: Scene
     targets: dict[str, Target]
-    sigma_px: float
     settings: RefinementSettings
+    weights: Weights | None = None
 
     def fit(self, poses: Poses, prior_weight: float, cameras: CameraCorrections | None = None) -> NormalEquations:
-        return normal_equations(self.scene, poses, self.targets, self.sigma_px, self.settings, prior_weight, cameras)
+        return normal_equations(self.scene, poses, self.targets, self.settings, prior_weight, cameras, self.weights)
 
 
 def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool) -> _Comparison:
@@ -169,18 +172,24 @@ def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px:
     soft, scene = soft_tissue(scene, poses, moves=moves)
     scene, sigma_px = scene.coarser(factor), sigma_px / factor
     settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
-    return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), sigma_px, settings)
+    return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), settings)
 
 
 def _minimise(
     seen: _Comparison, poses: Poses, steps: int, *, together: bool, cameras: CameraCorrections | None = None
 ) -> tuple[Poses, CameraCorrections | None, NormalEquations]:
-    """Minimise at one blur, over cameras too if any are given; a step that does not help is tried again shorter."""
+    """Minimise at one blur, over cameras too if any are given; a step that does not help is tried again shorter.
+
+    Levels on their own are weighed by what they say where they are at first: see `information_weights`.
+    """
     scene = seen.scene
     weight = 0.0 if together else seen.settings.prior_weight
     spread = body_from_levels([scene.parts[level].centre for level in poses]) if together else None
     own = 6 * len(poses)
     now = seen.fit(poses, weight, cameras)
+    if not together:
+        seen = replace(seen, weights=information_weights(now.similarity))
+        now = seen.fit(poses, weight, cameras)
     if not any(now.similarity.values()):
         raise GeometryError("no vertebra is visible in any X-ray at its estimated pose")
     damping, failed = _DAMPING, 0

@@ -107,14 +107,15 @@ def register(
     laid = {level: RigidTransform(np.array(matrix)) for level, matrix in by_detector.items()}
     found = refine_from_hypotheses(scene, start, points, config.refinement, laid)
     located = {level: levels[level] for level in start}
-    (chosen, other), doubts = settle_names(scene, found, located, points, config.refinement, laid)
+    found, doubts = settle_names(scene, found, located, points, config.refinement, laid)
     seconds = (time.perf_counter() - began) / len(centres)
     residuals = {level: levels[level]["residual_mm"] for level in start}
-    evidence = gather(chosen, other, start, laid, residuals, xrays, scene.parts, points)
+    evidence = gather(found, start, laid, residuals, xrays, scene.parts, points)
     results = {}
     for level, estimated in estimates.items():
         label_doubts = patient.audit[level].reasons
         verdict = judge(evidence[level], config.judgement, verdict_model, label_doubts, doubts[level])
+        chosen = found.best
         pose, covariance = chosen.world_from_ct[level], chosen.covariance.get(level)
         cameras = chosen.cameras.get(level, {})
         results[level] = Registration(level, estimated, pose, covariance, cameras, verdict, seconds)

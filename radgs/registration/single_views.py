@@ -32,8 +32,10 @@ def views_apart(optimum: NormalEquations, parts: dict[str, Part]) -> dict[str, f
         shared = _SHARED * optimum.hessian[own, own]
         for term in (one for one in optimum.terms if one.own == own):
             pull = torch.einsum("dpn,dn->p", term.jacobian, term.residual).double()
-            value = max(optimum.similarity[level][term.view], LEAST_CURVATURE)
-            steps.setdefault(level, []).append(torch.linalg.pinv(value * term.curvature[own, own] + shared) @ pull)
+            value = term.weight * max(optimum.similarity[level][term.view], LEAST_CURVATURE)
+            steps.setdefault(level, []).append(
+                torch.linalg.pinv(value * term.curvature[own, own] + shared) @ (term.weight * pull)
+            )
     apart = {}
     for level, found in steps.items():
         arm = parts[level].corners - parts[level].centre
