@@ -15,9 +15,10 @@ from radgs.kernels import gradients
 from radgs.registration import Scene, View, refine
 from radgs.registration.attempts import Attempt, Found, best_of, convincing
 from radgs.registration.covariance import PoseCovariance
-from radgs.registration.hypotheses import refine_from_hypotheses
+from radgs.registration.hypotheses import place_neighbours, refine_from_hypotheses
 from radgs.registration.names import settle_names
 from radgs.registration.refine import Refined
+from radgs.registration.register import laid_poses
 from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, match, search
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
@@ -128,6 +129,30 @@ def test_what_the_detector_laid_on_the_x_rays_is_tried_before_anything_is_search
     points = {level: tissue.points(level) for level in start}
     best = refine_from_hypotheses(scene, start, points, Config().refinement, laid).best
     assert max(off(best.world_from_ct[level], tissue, level) for level in start) < 0.3
+
+
+def test_what_the_detector_laid_counts_for_levels_that_are_drawn():
+    """A detector knows the whole CT; the scene holds the levels to be registered and their neighbours."""
+    levels = {"L1": {"world_from_ct": THERE.matrix.tolist()}, "L2": {}, "T5": {"world_from_ct": THERE.matrix.tolist()}}
+    laid = laid_poses(levels, {"L1", "L2"})
+    assert list(laid) == ["L1"]
+    assert np.array_equal(laid["L1"].matrix, THERE.matrix)
+
+
+@pytest.mark.parametrize(("gain", "rounds"), [(0.0, 2), (1.0, 6)])
+def test_levels_put_others_in_place_as_long_as_it_helps(straight, monkeypatch, gain, rounds):
+    tissue, scene = straight
+    calls = []
+
+    def again(*a, **k):
+        calls.append(a)
+        better = 0.35 + gain * 0.02 * len(calls)
+        return result(1 + len(calls), {k: {"AP": better, "LA": better} for k in tissue.excess})
+
+    monkeypatch.setattr("radgs.registration.hypotheses.refine", again)
+    attempts = [attempt(1, {key: {"AP": 0.35, "LA": 0.35} for key in tissue.excess})]
+    place_neighbours(scene, attempts, {key: tissue.points(key) for key in tissue.excess}, Config().refinement)
+    assert (len(calls), len(attempts)) == (rounds, rounds + 1)
 
 
 def test_places_where_nothing_would_be_seen_are_left_out(straight, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,12 @@ class Found:
     Attributes:
         best: by level, what agrees best with the X-rays.
         other: by level, the best that began elsewhere; none of levels where nothing did.
+        origin: of the best, by level, see `Attempt`.
     """
 
     best: Refined
     other: Refined
+    origin: Mapping[str, int] = field(default_factory=dict)
 
     def apart(self, level: str, points: NDArray[np.float64]) -> float | None:
         """Mean distance (mm) of ``points`` (``[n, 3]`` LPS mm) between both; None if nothing began elsewhere."""
@@ -55,7 +57,7 @@ def best_of(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]]) 
         attempts: at least one.
         points: by level, ``[n, 3]`` LPS mm.
     """
-    by_level = {level: ranked(attempts, level) for level in points}
+    by_level = {k: sorted(attempts, key=lambda a, k=k: -a.result.objective(k)) for k in points}
     first: dict[str, Attempt] = {}
     for level in sorted(points, key=lambda k: -by_level[k][0].result.objective(k)):
         chosen = {k: attempt.result.world_from_ct[k] for k, attempt in first.items()}
@@ -65,12 +67,8 @@ def best_of(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]]) 
     return Found(
         _merged({k: first[k].result for k in points}),
         _merged({k: others[k][0].result for k in points if others[k]}),
+        {k: first[k].origin[k] for k in points},
     )
-
-
-def ranked(attempts: list[Attempt], level: str) -> list[Attempt]:
-    """The best first."""
-    return sorted(attempts, key=lambda attempt: -attempt.result.objective(level))
 
 
 def _merged(choice: Mapping[str, Refined]) -> Refined:

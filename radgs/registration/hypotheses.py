@@ -23,7 +23,6 @@ from radgs.registration.attempts import (
     consistent,
     convinces,
     convincing,
-    ranked,
     worst_similarity,
 )
 from radgs.registration.consensus import consensus
@@ -34,6 +33,7 @@ from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, search
 _PLACES = 4  # that are looked at more closely
 _ROUNDS = 3  # in which levels put the others in place, twice each
 _LEAST_GAIN, _MOST_IDLE = 0.05, 2  # of what all levels say together: the best poses are as good as they get
+_NOTHING = 0.05  # is a similarity by chance
 _SHARES = 0.5, 0.8  # of the similarity of the level that agrees most, in one round and the next
 SOMEWHAT = 0.6  # of what convinces is not nothing
 
@@ -102,20 +102,22 @@ def place_neighbours(
         found = best_of(attempts, points)
         most = max(worst_similarity(found.best, level) for level in points)
         sure = convincing(found, points, settings)
-        least = min(strictness * settings.convincing_similarity, max(share * most, 0.0))
+        least = min(strictness * settings.convincing_similarity, max(share * most, _NOTHING))
         kept = consistent(found, points, settings, least)
         if len(sure) == len(points) or idle == _MOST_IDLE:
             return
+        idle += 1
         if not kept:
-            idle += 1
             continue
         placed = _placed(scene, {level: found.best.world_from_ct[level] for level in kept})
-        origin = {k: ranked(attempts, k)[0].origin[k] if k in kept - sure else len(attempts) for k in points}
-        attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin))
+        origin = {k: found.origin[k] if k in kept - sure else len(attempts) for k in points}
+        with suppress(GeometryError):  # nothing would be seen there
+            attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin))
         better = best_of(attempts, points).best
         before = sum(found.best.objective(k) for k in points)
         gain = sum(better.objective(k) for k in points) - before
-        idle = idle + 1 if gain <= _LEAST_GAIN * before else 0
+        if gain > _LEAST_GAIN * before:
+            idle = 0
 
 
 def _placed(scene: Scene, sure: Mapping[str, RigidTransform]) -> dict[str, RigidTransform]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,8 +103,7 @@ def register(
     views = {name: View.from_xray(x, middle, config.refinement.pixel_mm) for name, x in xrays.items()}
     scene = Scene(views, patient.tissue, patient.soft)
     start = {level: found.regm for level, found in estimates.items()}
-    by_detector = {k: v["world_from_ct"] for k, v in levels.items() if k in scene.parts and "world_from_ct" in v}
-    laid = {level: RigidTransform(np.array(matrix)) for level, matrix in by_detector.items()}
+    laid = laid_poses(levels, scene.parts)
     found = refine_from_hypotheses(scene, start, points, config.refinement, laid)
     located = {level: levels[level] for level in start}
     found, doubts = settle_names(scene, found, located, points, config.refinement, laid)
@@ -120,3 +119,9 @@ def register(
         cameras = chosen.cameras.get(level, {})
         results[level] = Registration(level, estimated, pose, covariance, cameras, verdict, seconds)
     return results
+
+
+def laid_poses(levels: Mapping[str, Mapping[str, Any]], drawn: Container[str]) -> dict[str, RigidTransform]:
+    """world_from_ct of the located levels that a detector has laid on the X-rays and that can be drawn."""
+    matrices = {level: v["world_from_ct"] for level, v in levels.items() if level in drawn and "world_from_ct" in v}
+    return {level: RigidTransform(np.array(matrix)) for level, matrix in matrices.items()}
