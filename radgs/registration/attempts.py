@@ -57,7 +57,7 @@ def best_of(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]]) 
         attempts: at least one.
         points: by level, ``[n, 3]`` LPS mm.
     """
-    by_level = {k: sorted(attempts, key=lambda a, k=k: -a.result.objective(k)) for k in points}
+    by_level = {level: _ranked(attempts, level) for level in points}
     first: dict[str, Attempt] = {}
     for level in sorted(points, key=lambda k: -by_level[k][0].result.objective(k)):
         chosen = {k: attempt.result.world_from_ct[k] for k, attempt in first.items()}
@@ -69,6 +69,10 @@ def best_of(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]]) 
         _merged({k: others[k][0].result for k in points if others[k]}),
         {k: first[k].origin[k] for k in points},
     )
+
+
+def _ranked(attempts: list[Attempt], level: str) -> list[Attempt]:
+    return sorted(attempts, key=lambda attempt: -attempt.result.objective(level))
 
 
 def _merged(choice: Mapping[str, Refined]) -> Refined:
