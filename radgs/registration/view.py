@@ -8,18 +8,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from radgs.errors import GeometryError
 from radgs.geometry import Camera
 from radgs.images import Xray
-from radgs.kernels import gradients
+from radgs.registration.grain import grain_px
 
-_SPINE_MM = 80.0  # from the middle of the levels: there noise is looked at, in the darker half
-_GRAINS = (0.0, 0.8, 1.1, 1.6, 2.3)
-_MOST_NOISE = 0.6  # of the energy of gradients
+_SPINE_MM = 80.0  # from the middle of the levels: there noise is looked at
 
 
 @dataclass(frozen=True)
@@ -61,14 +58,10 @@ class View:
         mean = np.where(measured, np.where(np.isfinite(blocks), blocks, 0).mean(axis=(1, 3)), np.nan)
         nearest = ndimage.distance_transform_edt(~measured, return_distances=False, return_indices=True)
         filled = mean[tuple(nearest)].astype(np.float32)
-        at = (
-            (np.stack(np.mgrid[: camera.height, : camera.width][::-1], axis=-1) - camera.project(centre))
-            * native
-            * factor
-        )
-        near = measured & (np.linalg.norm(at, axis=-1) < _SPINE_MM)
-        near &= filled >= (np.median(filled[near]) if near.any() else np.inf)
-        grain = _grain_px(blocks, filled, near)
+        u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+        u0, v0 = camera.project(centre)
+        near = measured & (np.hypot(u - u0, v - v0) * native * factor < _SPINE_MM)
+        grain = grain_px(blocks, filled, near)
         return cls(torch.from_numpy(filled), torch.from_numpy(measured), camera, native * factor, grain)
 
     def coarser(self, factor: int) -> View:
@@ -91,31 +84,6 @@ class View:
         """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
         reach = int(2 * sigma_px) + 2
         return 1 - dilated((~self.measured).float(), reach)
-
-
-def _grain_px(blocks: NDArray[np.floating], image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    """The least of some blurs after which noise makes up no more than so much of the gradients' energy; else the most.
-
-    The pixels of a bin are dealt into two halves like a chessboard's: what they differ by is as much noise as there is
-    in their mean, and hardly anything else.
-
-    Args:
-        blocks: ``[H, f, W, f]``, line integrals before they are binned.
-        image: ``[H, W]``, binned.
-        where: ``[H, W]``, to look.
-    """
-    factor = blocks.shape[1]
-    if factor < 2 or not where.any():
-        return 0.0
-    black = (np.add.outer(np.arange(factor), np.arange(factor)) % 2 == 0)[None, :, None, :]
-    halves = [np.where(half, blocks, 0).sum(axis=(1, 3)) / half.sum() for half in (black, ~black)]
-    noise = np.nan_to_num((halves[0] - halves[1]) / 2).astype(np.float32)
-    both = torch.from_numpy(np.stack([image, noise]))
-    for blur_px in _GRAINS:
-        seen, grain = gradients(both, blur_px).square().sum(dim=1)[:, torch.from_numpy(where)].median(dim=1).values
-        if grain <= _MOST_NOISE * seen:
-            break
-    return blur_px
 
 
 def dilated(image: Float[Tensor, "H W"], reach_px: int) -> Float[Tensor, "H W"]:
