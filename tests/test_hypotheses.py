@@ -19,7 +19,7 @@ from radgs.registration.hypotheses import place_neighbours, refine_from_hypothes
 from radgs.registration.names import settle_names
 from radgs.registration.refine import Refined
 from radgs.registration.register import laid_poses
-from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, match, search
+from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, lead_over_other_names, match, search
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
 
@@ -266,7 +266,7 @@ def doubted(straight):
 def test_doubts_of_names_go_where_one_level_up_or_down_agrees_clearly_less(straight):
     tissue, scene = straight
     levels, points = doubted(straight)
-    settings = Config().refinement
+    settings = Config().refinement.model_copy(update={"clear_names": 9.0})  # never
     right = refine(scene, dict.fromkeys(tissue.excess, THERE), settings)
     found, left = settle_names(scene, Found(right, right), levels, points, settings)
     assert found == Found(right, right)
@@ -274,6 +274,26 @@ def test_doubts_of_names_go_where_one_level_up_or_down_agrees_clearly_less(strai
     strict = settings.model_copy(update={"certain_names": 2.0})
     _, left = settle_names(scene, Found(right, right), levels, points, strict)
     assert left == {key: ["another name", "cut"] for key in levels}
+
+
+def test_clear_names_are_seen_without_refining_others(straight, monkeypatch):
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    settings = Config().refinement
+    near = [refine(scene, dict.fromkeys(tissue.excess, move(x, 0, 0) @ THERE), settings) for x in (0, 1)]
+    spacing = tissue.centre("L1") - tissue.centre("T12")
+    wrong = refine(scene, dict.fromkeys(tissue.excess, THERE @ move(*spacing)), settings)
+    assert lead_over_other_names(scene, near[0].world_from_ct) > 0.1
+    assert lead_over_other_names(scene, wrong.world_from_ct) < 0
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: pytest.fail("refined"))
+    found, left = settle_names(scene, Found(*near), levels, points, settings)
+    assert (found, left) == (Found(*near), {key: ["cut"] for key in levels})
+    one = Found(*(replace(each, world_from_ct={"L1": each.world_from_ct["L1"]}) for each in near))
+    _, left = settle_names(scene, one, {"L1": levels["L1"]}, {"L1": points["L1"]}, settings)
+    assert left == {"L1": ["cut"]}  # where its neighbours are not registered
+    alone = Found(near[0], result(0, {}))  # nothing confirms it
+    with pytest.raises(pytest.fail.Exception, match="refined"):
+        settle_names(scene, alone, levels, points, settings)
 
 
 def test_names_one_level_off_that_agree_better_are_taken_and_stay_doubted(straight):

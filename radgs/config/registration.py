@@ -31,6 +31,9 @@ class RefinementSettings(Section):
     certain_names: float = Field(
         0.15, ge=0, description="by so much the mean similarity has to exceed that of names one level off"
     )
+    clear_names: float = Field(
+        0.05, ge=0, description="by so much the spine's picture has to fit better in its place than a level up or down"
+    )
     prior_weight: float = Field(0.02, ge=0, description="of the priors against the correlations")
     prior_deg: PositiveFloat = 4.0
     prior_mm: PositiveFloat = 2.5

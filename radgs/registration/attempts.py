@@ -111,14 +111,19 @@ def consistent(
     small one, and for all where at least half are certain in one way or the other.
     """
     confirmed = {level for level in points if _confirmed(found, level, points[level], settings)}
-    certain = {
-        level
-        for level in points
-        if worst_similarity(found.best, level) >= least
-        or (level in confirmed and _spread_mm(found.best, level, points[level]) <= settings.confirmed_spread_mm)
-    }
+    certain = {k for k in points if worst_similarity(found.best, k) >= least} | firm(found, points, settings)
     counted = certain | confirmed if 2 * len(certain) >= len(points) else certain
     return _not_torn(found.best, counted, points)
+
+
+def firm(found: Found, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings) -> Set[str]:
+    """The levels that starts and views confirm, and whose covariance is small: one level off has none such."""
+    return {
+        level
+        for level in points
+        if _confirmed(found, level, points[level], settings)
+        and _spread_mm(found.best, level, points[level]) <= settings.confirmed_spread_mm
+    }
 
 
 def _confirmed(found: Found, level: str, points: NDArray[np.float64], settings: RefinementSettings) -> bool:

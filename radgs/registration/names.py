@@ -13,11 +13,12 @@ from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
-from radgs.registration.attempts import Attempt, Found, best_of, convinces, convincing
+from radgs.registration.attempts import Attempt, Found, best_of, convinces, convincing, firm
 from radgs.registration.consensus import consensus
 from radgs.registration.hypotheses import SOMEWHAT, nearest_level, place_neighbours
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
+from radgs.registration.search import lead_over_other_names
 
 
 def settle_names(
@@ -43,13 +44,17 @@ def settle_names(
         laid: world_from_ct of levels as the detector laid the CT's vertebrae on the X-rays.
 
     Returns:
-        The best and the second best, and by level the doubts that remain.
+        The best and the other, and by level the doubts that remain.
     """
     counted = {level: points[level] for level in levels}
     doubts = {level: list(entry.get("doubts", ())) for level, entry in levels.items()}
     of_names = {level: set(entry.get("name_doubts", ())) for level, entry in levels.items()}
     best = found.best
     if convinces(found, counted, settings) and not any(of_names.values()):
+        return found, doubts
+    if _clearly_named(scene, found, counted, settings):
+        for level in convincing(found, counted, settings):
+            doubts[level] = [why for why in doubts[level] if why not in of_names[level]]
         return found, doubts
     other = _best_of_other_names(scene, best, laid or {}, settings)
     agreement = _agreement(other, counted) if other else 0.0
@@ -62,6 +67,17 @@ def settle_names(
         for level in convincing(found, counted, settings):
             doubts[level] = [why for why in doubts[level] if why not in of_names[level]]
     return found, doubts
+
+
+def _clearly_named(
+    scene: Scene, found: Found, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings
+) -> bool:
+    """Whether nothing has to be refined to see it: the spine convinces, half of it is firm, and it fits best here."""
+    if not convinces(found, points, settings) or 2 * len(firm(found, points, settings)) < len(points):
+        return False
+    best = found.best.world_from_ct
+    all_levels = {level: best[nearest_level(level, best, scene)] for level in scene.parts}
+    return len(all_levels) > 1 and lead_over_other_names(scene, all_levels) >= settings.clear_names
 
 
 def _best_of_other_names(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from radgs.anatomy import cranio_caudal
 from radgs.geometry import RigidTransform
 from radgs.kernels import gradients
 from radgs.registration.normal_equations import VISIBLE
@@ -26,6 +27,8 @@ _BLUR_PX = 1.0
 _AROUND_PX = 3  # of the vertebrae, where pictures are compared
 _APART_MM = 10.0
 _LEAST_SEEN = 0.4  # of the vertebrae's surroundings
+_FURTHEST, _HERE, _ELSEWHERE = 1.4, 0.3, 0.6  # levels up and down: looked at, the same name, another name
+_ASIDE_MM = 12.0
 _PRICE = 0.05  # correlation that a motion as far as is usual costs
 
 
@@ -77,6 +80,27 @@ def search(scene: Scene, poses: Mapping[str, RigidTransform], reach: Reach, coun
         if len(found) == count:
             break
     return [RigidTransform.from_rotation_translation(np.eye(3), shifts[s]) @ turns[t] for t, s in found]
+
+
+def lead_over_other_names(scene: Scene, poses: Mapping[str, RigidTransform]) -> float:
+    """How much better the spine's picture fits where it is than a level up or down, in correlation, mean over views.
+
+    Nothing is refined, so a lead of some hundredths says much; below zero, the spine may be a level off.
+
+    Args:
+        scene: the X-rays and the CT.
+        poses: world_from_ct of all levels, at least two, as refined.
+    """
+    coarse = scene.coarser(WHOLE_SPINE.factor)
+    centres = np.stack([poses[k].apply(scene.parts[k].centre.numpy()) for k in cranio_caudal(poses)])
+    along = np.diff(centres, axis=0).mean(axis=0)
+    spacing = float(np.linalg.norm(along))
+    across = np.linalg.svd(along[None])[2][1:]
+    far, aside = np.arange(-_FURTHEST, _FURTHEST + 0.01, 3 / spacing), np.arange(-_ASIDE_MM, _ASIDE_MM + 0.1, 4.0)
+    steps = np.stack(np.meshgrid(far, aside, aside, indexing="ij"), axis=-1).reshape(-1, 3)
+    scores = _scores(coarse, poses, centres.mean(axis=0), steps @ np.stack([along, *across])) / len(coarse.views)
+    levels = np.abs(steps[:, 0])
+    return float(scores[levels < _HERE].max() - scores[levels > _ELSEWHERE].max())
 
 
 _TURNS = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
