@@ -32,7 +32,7 @@ SEED = 990_000
 KINDS = ("as detected", "centres off", "one level off")
 SUCCESS_MM = 2.0
 #: Which way each piece of evidence may speak: no chance of a few shots makes a long way to the answer a merit.
-_SIGNS = {"log_disagreement": -1, "log_views_apart": -1, "log_spread": -1}
+_SIGNS = {"log_disagreement": -1, "log_spread": -1, "less_similar": -1}
 NEUTRAL = {"bias": 0.0, **{k: dict.fromkeys(_SIGNS, 1.0) for k in ("weights", "mean", "scale")}}
 
 

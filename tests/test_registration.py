@@ -1,6 +1,7 @@
 """Consensus, correlation, refinement and verdict against answers known by construction."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,19 +215,24 @@ def test_unmeasured_pixels_are_left_out(bent):
         assert mtre(found.world_from_ct[level], truth[level], tissue, level) < 0.7
 
 
-FEATURES = ("log_disagreement", "log_views_apart", "log_spread")
+FEATURES = ("log_disagreement", "log_spread", "less_similar")
 MODEL = {
     "bias": 3.0,
     "weights": dict(zip(FEATURES, (-1.0, -0.5, -2.0), strict=True)),
     "mean": dict.fromkeys(FEATURES, 0.0),
     "scale": dict.fromkeys(FEATURES, 1.0),
 }
-GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0, views_apart_mm=0.4, spread_mm=0.15)
+GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0, less_similar=0.1, spread_mm=0.15)
 
 
 def test_the_probability_is_the_logistic_models():
-    logit = 3 - math.log(0.1) - 0.5 * math.log(0.5) - 2 * math.log(0.2)
+    logit = 3 - math.log(1.05) - 0.5 * math.log(0.2) - 2 * 0.1
     assert probability(GOOD, MODEL) == pytest.approx(1 / (1 + math.exp(-logit)))
+
+
+def test_starts_that_end_elsewhere_are_as_improbable_however_far():
+    near, far, further = (probability(replace(GOOD, disagreement_mm=d), MODEL) for d in (0.05, 8.0, 80.0))
+    assert far == further < near
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from radgs.registration.attempts import Found
 from radgs.registration.scene import Part
 
 _UNKNOWN_MM = 10.0
+_SAME_MM, _ELSEWHERE_MM = 1.0, 5.0  # between results of independent starts
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,14 @@ class Evidence:
     def features(self) -> dict[str, float]:
         """The numbers that the probability is computed from.
 
-        Similarities of right poses differ from one patient and dose to the next; these mean the same for all.
+        How similar right poses are differs from one patient and dose to the next; these mean the same for all. Starts
+        that end closer than about a millimetre share the X-rays' noise, so how much closer says little, and from some
+        millimetres on they are simply elsewhere.
         """
         return {
-            "log_disagreement": math.log(self.disagreement_mm + 0.05),
-            "log_views_apart": math.log(self.views_apart_mm + 0.1),
+            "log_disagreement": math.log(min(self.disagreement_mm, _ELSEWHERE_MM) + _SAME_MM),
             "log_spread": math.log(self.spread_mm + 0.05),
+            "less_similar": self.less_similar,
         }
 
 
