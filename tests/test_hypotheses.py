@@ -13,7 +13,7 @@ from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.kernels import gradients
 from radgs.registration import Scene, View, refine
-from radgs.registration.attempts import Attempt, Found, best_of, convincing
+from radgs.registration.attempts import Attempt, Found, best_of, convincing, origin_of
 from radgs.registration.covariance import PoseCovariance
 from radgs.registration.hypotheses import place_neighbours, refine_from_hypotheses
 from radgs.registration.names import settle_names
@@ -191,6 +191,30 @@ def test_the_best_and_the_second_best_are_chosen_level_by_level():
     assert [best.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [1, 2]
     assert [best.cameras[k]["AP"].translation[1] for k in ("L1", "L2")] == [1, 2]
     assert [second.world_from_ct[k].translation[0] for k in ("L1", "L2")] == [3, 3]
+
+
+def test_attempts_that_began_at_the_same_place_have_one_origin():
+    first = replace(attempt(1, {"L1": {"AP": 0.5}}, 0), start={"L1": move(1, 0, 0)})
+    points = np.zeros((1, 3))
+    assert origin_of("L1", move(1.5, 0, 0), [first], points) == 0
+    assert origin_of("L1", move(3, 0, 0), [first], points) == 1
+    assert origin_of("L2", move(1, 0, 0), [first], points) == 1
+    assert (
+        origin_of("L1", move(1, 0, 0), [attempt(1, {"L1": {"AP": 0.5}}, 0)], points) == 1
+    )  # where that began is its own
+
+
+def test_putting_levels_in_place_confirms_neither_those_that_stay_nor_one_put_there_before(straight, monkeypatch):
+    tissue, scene = straight
+    good, bad = {"AP": 0.9, "LA": 0.9}, {"AP": 0.1, "LA": 0.1}
+    similar = {key: bad if key == "L2" else good for key in tissue.excess}
+    monkeypatch.setattr("radgs.registration.hypotheses.refine", lambda *a, **k: result(1, similar))
+    attempts = [attempt(1, similar, 0)]
+    points = {key: tissue.points(key) for key in tissue.excess}
+    place_neighbours(scene, attempts, points, Config().refinement)
+    assert len(attempts) == 3
+    assert [one.origin["L1"] for one in attempts] == [0, 0, 0]
+    assert [one.origin["L2"] for one in attempts] == [0, 1, 1]
 
 
 def test_a_level_is_not_torn_from_those_that_agree_more_if_it_need_not_be():

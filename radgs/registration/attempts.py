@@ -14,15 +14,20 @@ from radgs.geometry import RigidTransform
 from radgs.registration.refine import Refined
 
 _TORN_MM = 15.0  # between what two neighbours make of one of them: more than any joint gives
+_SAME_MM = 1.0  # starts so near each other are one
 _ENOUGH = 0.75  # of the levels
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A refinement, and by level a number of where its start came from: results of one origin confirm nothing."""
+    """A refinement, and by level a number of where its start came from: results of one origin confirm nothing.
+
+    ``start`` is world_from_ct by level, of levels for which another attempt may begin at the same place.
+    """
 
     result: Refined
     origin: Mapping[str, int]
+    start: Mapping[str, RigidTransform] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,23 @@ def best_of(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]]) 
         _merged({k: others[k][0].result for k in points if others[k]}),
         {k: first[k].origin[k] for k in points},
     )
+
+
+def origin_of(level: str, start: RigidTransform, attempts: list[Attempt], points: NDArray[np.float64]) -> int:
+    """The origin of an earlier attempt that began where this one does; else a new one.
+
+    Args:
+        level: its name.
+        start: world_from_ct.
+        attempts: the earlier ones.
+        points: ``[n, 3]`` LPS mm.
+    """
+    own = start.apply(points)
+    for attempt in attempts:
+        there = attempt.start.get(level)
+        if there is not None and np.linalg.norm(own - there.apply(points), axis=-1).mean() < _SAME_MM:
+            return attempt.origin[level]
+    return len(attempts)
 
 
 def _ranked(attempts: list[Attempt], level: str) -> list[Attempt]:

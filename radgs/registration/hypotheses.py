@@ -23,6 +23,7 @@ from radgs.registration.attempts import (
     consistent,
     convinces,
     convincing,
+    origin_of,
     worst_similarity,
 )
 from radgs.registration.consensus import consensus
@@ -110,9 +111,9 @@ def place_neighbours(
         if not kept:
             continue
         placed = _placed(scene, {level: found.best.world_from_ct[level] for level in kept})
-        origin = {k: found.origin[k] if k in kept - sure else len(attempts) for k in points}
+        origin = {k: found.origin[k] if k in kept else origin_of(k, placed[k], attempts, points[k]) for k in points}
         with suppress(GeometryError):  # nothing would be seen there
-            attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin))
+            attempts.append(Attempt(refine(scene, placed, settings, as_one_body=False), origin, placed))
         better = best_of(attempts, points).best
         before = sum(found.best.objective(k) for k in points)
         gain = sum(better.objective(k) for k in points) - before
