@@ -139,7 +139,7 @@ def consistent(
 
 
 def firm(found: Found, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings) -> Set[str]:
-    """The levels that starts and views confirm, and whose covariance is small: one level off has none such."""
+    """The levels that starts and views confirm, and whose covariance is small: one level off hardly has such."""
     return {
         level
         for level in points

@@ -1,7 +1,7 @@
 """How much a correlation says: where an X-ray is noisy, a little more of it is chance.
 
 Two images whose values scatter together like a Gaussian's share ``-log(1 - r^2) / 2`` nats a pixel at a correlation r
-(Gel'fand & Yaglom 1957; in registration: Roche et al. 1998). Its slope is what a correlation counts beside others.
+(Gel'fand & Yaglom 1957). Its slope is what a correlation counts beside others.
 """
 
 from __future__ import annotations
