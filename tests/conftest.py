@@ -1,4 +1,4 @@
-"""What several tests share: two cameras known by heart, the shared data."""
+"""What several tests share: two cameras known by heart, a spine in a scene, the shared data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from radgs.anatomy import SpineTissue, split_tissue
+from radgs.config import CArmSettings
 from radgs.geometry import Camera, RigidTransform
+from radgs.registration import Scene, View
+from tests.phantoms import THERE, block_spine, xrays_of
 
 settings.register_profile("radgs", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("radgs")
@@ -73,3 +77,18 @@ def la_camera() -> Camera:
         1001,
         801,
     )
+
+
+@pytest.fixture(scope="session")
+def straight() -> tuple[SpineTissue, Scene]:
+    """The block spine with vertebrae that cannot be mistaken for each other, seen from the front and from the side."""
+    ct, labels = block_spine()
+    hu = ct.array.copy()
+    hu[32:40, 12:16, 14:18] = 1500.0
+    hu[22:26, 18:22, 18:28] = 1500.0
+    hu[13:15, 24:32, 19:22] = 1800.0
+    hu[16:20, 12:22, 24:28] = 1200.0
+    tissue = split_tissue(ct.with_array(hu), labels)
+    xrays = xrays_of(tissue, CArmSettings(detector_px=244, pixel_mm=1.552))
+    middle = THERE.apply(tissue.centre("L1"))
+    return tissue, Scene({name: View.from_xray(x, middle, 0.9) for name, x in xrays.items()}, tissue)

@@ -8,28 +8,16 @@ import pytest
 from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings, Config
 from radgs.geometry import RigidTransform
-from radgs.images import Xray
 from radgs.registration import Scene, View, refine
 from radgs.registration.attempts import Found
 from radgs.registration.evidence import gather
-from radgs.simulation import ArticulatedSpine, CArm, SpinePose
-from tests.phantoms import block_spine
-
-THERE = RigidTransform.from_rotation_translation(np.eye(3), [-11.0, 7.0, -40.0])
-
-
-def move(x, y, z):
-    return RigidTransform.from_rotation_translation(np.eye(3), [x, y, z])
+from tests.phantoms import THERE, block_spine, move, xrays_of
 
 
 @pytest.fixture(scope="module")
 def spine():
     tissue = split_tissue(*block_spine())
-    carm = CArm(CArmSettings(detector_px=244, pixel_mm=1.552))
-    cameras = {"AP": carm.camera("AP", 0.1, 0.05), "LA": carm.camera("LA", -0.05, 0.1)}
-    drawn = ArticulatedSpine(tissue)
-    pose = SpinePose(THERE, dict.fromkeys(tissue.excess, THERE))
-    return tissue, {view: Xray(view, np.sum(drawn.project(c, pose), axis=0), c) for view, c in cameras.items()}
+    return tissue, xrays_of(tissue, CArmSettings(detector_px=244, pixel_mm=1.552))
 
 
 def refined(tissue, xrays):

@@ -8,26 +8,18 @@ import pytest
 from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings, Config
 from radgs.geometry import RigidTransform
-from radgs.images import Xray
 from radgs.registration import Scene, View
 from radgs.registration.information import information, information_weights
 from radgs.registration.normal_equations import normal_equations
 from radgs.registration.refine import make_targets, refine, soft_tissue
-from radgs.simulation import ArticulatedSpine, CArm, SpinePose
-from tests.phantoms import block_spine
-
-THERE = RigidTransform.from_rotation_translation(np.eye(3), [-11.0, 7.0, -40.0])
+from tests.phantoms import THERE, block_spine, xrays_of
 
 
 @pytest.fixture(scope="module")
 def spine():
     """The block spine in two views whose pixels are half as wide as those that are compared."""
     tissue = split_tissue(*block_spine())
-    carm = CArm(CArmSettings(detector_px=488, pixel_mm=0.776))
-    cameras = {"AP": carm.camera("AP", 0.1, 0.05), "LA": carm.camera("LA", -0.05, 0.1)}
-    drawn = ArticulatedSpine(tissue)
-    pose = SpinePose(THERE, dict.fromkeys(tissue.excess, THERE))
-    return tissue, {view: Xray(view, np.sum(drawn.project(c, pose), axis=0), c) for view, c in cameras.items()}
+    return tissue, xrays_of(tissue, CArmSettings(detector_px=488, pixel_mm=0.776))
 
 
 def noisy(xray, deviation, seed=0):

@@ -1,0 +1,116 @@
+"""Names one level off: tried where there is doubt, taken where they agree better."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from radgs.config import Config
+from radgs.geometry import RigidTransform
+from radgs.registration import refine
+from radgs.registration.attempts import Found
+from radgs.registration.names import settle_names
+from radgs.registration.search import lead_over_other_names
+from tests.phantoms import THERE, move, off, result
+
+
+def doubted(straight):
+    entry = {"doubts": ["another name", "cut"], "name_doubts": ["another name"]}
+    return dict.fromkeys(straight[0].excess, entry), {level: straight[0].points(level) for level in straight[0].excess}
+
+
+def test_doubts_of_names_go_where_one_level_up_or_down_agrees_clearly_less(straight):
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    settings = Config().refinement.model_copy(update={"clear_names": 9.0})  # never
+    right = refine(scene, dict.fromkeys(tissue.excess, THERE), settings)
+    found, left = settle_names(scene, Found(right, right), levels, points, settings)
+    assert found == Found(right, right)
+    assert left == {key: ["cut"] for key in levels}
+    strict = settings.model_copy(update={"certain_names": 2.0})
+    _, left = settle_names(scene, Found(right, right), levels, points, strict)
+    assert left == {key: ["another name", "cut"] for key in levels}
+
+
+def test_clear_names_are_seen_without_refining_others(straight, monkeypatch):
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    settings = Config().refinement
+    near = [refine(scene, dict.fromkeys(tissue.excess, move(x, 0, 0) @ THERE), settings) for x in (0, 1)]
+    spacing = tissue.centre("L1") - tissue.centre("T12")
+    wrong = refine(scene, dict.fromkeys(tissue.excess, THERE @ move(*spacing)), settings)
+    assert lead_over_other_names(scene, near[0].world_from_ct) > 0.1
+    assert lead_over_other_names(scene, wrong.world_from_ct) < 0
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: pytest.fail("refined"))
+    found, left = settle_names(scene, Found(*near), levels, points, settings)
+    assert (found, left) == (Found(*near), {key: ["cut"] for key in levels})
+    one = Found(*(replace(each, world_from_ct={"L1": each.world_from_ct["L1"]}) for each in near))
+    _, left = settle_names(scene, one, {"L1": levels["L1"]}, {"L1": points["L1"]}, settings)
+    assert left == {"L1": ["cut"]}  # where its neighbours are not registered
+    alone = Found(near[0], result(0, {}))  # nothing confirms it
+    with pytest.raises(pytest.fail.Exception, match="refined"):
+        settle_names(scene, alone, levels, points, settings)
+
+
+def test_names_one_level_off_that_agree_better_are_taken_and_stay_doubted(straight):
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    settings = Config().refinement
+    spacing = tissue.centre("L1") - tissue.centre("T12")
+    wrong = refine(scene, dict.fromkeys(tissue.excess, THERE @ move(*spacing)), settings)
+    assert off(wrong.world_from_ct["L1"], tissue) > 15
+    settled, left = settle_names(scene, Found(wrong, wrong), levels, points, settings)
+    assert max(off(settled.best.world_from_ct[level], tissue, level) for level in levels) < 0.5
+    assert settled.other is wrong
+    assert left == {key: ["another name", "cut"] for key in levels}
+
+
+def test_other_names_are_tried_only_where_there_is_doubt(straight, monkeypatch):
+    tissue, scene = straight
+    calls = []
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: calls.append(a) or bad)
+    good = result(0, {key: {"AP": 0.9, "LA": 0.8} for key in tissue.excess})
+    bad = result(9, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
+    levels, points = doubted(straight)
+    certain = {key: {"doubts": ["cut"]} for key in levels}
+    found, left = settle_names(scene, Found(good, bad), certain, points, Config().refinement)
+    assert (found, left, calls) == (Found(good, bad), {key: ["cut"] for key in levels}, [])
+    half = result(0, {k: {"AP": 0.9, "LA": 0.3 if k == "L1" else 0.8} for k in tissue.excess})
+    found, left = settle_names(scene, Found(half, bad), levels, points, Config().refinement)
+    assert len(calls) == 2
+    assert left == {k: ["another name", "cut"] if k == "L1" else ["cut"] for k in levels}  # L1 does not convince
+
+
+def test_names_are_not_taken_from_what_agrees_with_nothing(straight, monkeypatch):
+    """In noise a level too low may agree by 0.12 where the right one agrees by 0.1."""
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    found = result(0, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
+    for agrees, taken in ((0.12, False), (0.5, True)):
+        other = result(9, {key: {"AP": agrees, "LA": agrees} for key in tissue.excess})
+        monkeypatch.setattr("radgs.registration.names.refine", lambda *a, other=other, **k: other)
+        monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
+        settled, left = settle_names(scene, Found(found, found), levels, points, Config().refinement)
+        assert (settled.best.world_from_ct["L1"].translation[0] == 9) == taken
+        assert left == {key: ["another name", "cut"] for key in levels}
+
+
+def test_other_names_begin_from_the_bent_spine_that_the_detector_saw(straight, monkeypatch):
+    """Each level takes the place of its neighbour, as that one lies, not where a straight spine would have it."""
+    tissue, scene = straight
+    starts = []
+    bad = result(9, {key: {"AP": 0.1, "LA": 0.1} for key in tissue.excess})
+    monkeypatch.setattr("radgs.registration.names.refine", lambda s, start, *a, **k: starts.append(start) or bad)
+    order = ["T12", "L1", "L2"]
+    bent = {key: RigidTransform.about(np.zeros(3), [0.0, 0.1 * i, 0.0]) @ THERE for i, key in enumerate(order)}
+    centres = {key: part.centre.numpy() for key, part in scene.parts.items()}
+    wrong = {  # CT vertebra k lies where k + 1 truly is
+        key: bent[lower] @ move(*(centres[lower] - centres[key])) for key, lower in pairwise(order)
+    }
+    levels, points = doubted(straight)
+    settle_names(scene, Found(bad, bad), levels, points, Config().refinement, wrong)
+    found = [one for one in starts if np.allclose(one["L1"].matrix, bent["L1"].matrix)]
+    assert len(found) == 1
+    assert np.allclose(found[0]["L2"].matrix, bent["L2"].matrix)
+    assert not np.allclose(bent["L1"].matrix, bent["L2"].matrix)
