@@ -26,7 +26,7 @@ from radgs.simulation import simulate_radiographs
 from radgs.simulation.instruments import rod
 from radgs.simulation.radiographs import RadiographMaker, SimulatedRadiographs
 from radgs.training import train_detector
-from radgs.training.detector import moved
+from radgs.training.detector_pictures import grainy, moved
 from tests.phantoms import block_spine
 
 LEVELS = ["T12", "L1"]
@@ -116,6 +116,23 @@ def test_moving_a_picture_moves_its_boxes():
     assert ((there[:, 0, 0] + there[:, 0, 2]) / 2).tolist() == pytest.approx(u.tolist(), abs=0.05)
     assert ((there[:, 0, 1] + there[:, 0, 3]) / 2).tolist() == pytest.approx(v.tolist(), abs=0.05)
     assert u.std() > 1
+
+
+def test_noise_of_few_photons_keeps_the_spread_and_leaves_out_what_was_not_measured():
+    torch.manual_seed(4)
+    clean = 0.5 + 0.1 * torch.randn(300, 1, 64, 64)
+    clean[..., :16] = 128 / 255
+    drawn = grainy(clean)
+    assert torch.equal(drawn[..., :16], clean[..., :16])
+    assert float(drawn.min()) >= 0
+    assert float(drawn.max()) <= 1
+    a, b = (x[..., 16:].flatten(1) - 0.5 for x in (clean, drawn))
+    alike = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    grain = (1 / alike.clamp(max=1) ** 2 - 1).sqrt() * 0.1 / 0.2  # the pictures have half of the spread that is usual
+    assert grain.median() == pytest.approx(2.5 * 0.5**3, rel=0.3)
+    assert 1.8 < float(grain.max()) < 2.8
+    whole = grainy(0.5 + 0.2 * torch.randn(50, 1, 64, 64)) - 0.5
+    assert whole.flatten(1).std(dim=1).tolist() == pytest.approx([0.2] * 50, rel=0.1)
 
 
 def test_a_rod_attenuates_as_much_as_its_thickness_and_lies_where_it_should():

@@ -18,7 +18,8 @@ _MODES = {2: "bilinear", 3: "trilinear"}
 _CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _PATCH = 4  # of the ViT: a token for each place of the feature map
 _TOKENS = {2: 16, 3: 8}  # along each axis, at most: attention costs the square of their number
-_HEADS = 12
+_HEADS, _HEAD_CHANNELS = (3, 4, 6, 12), 64  # of a ViT, by its size: ViT-Base has 12, DeiT-Ti 3 (Touvron et al. 2021)
+_HIDDEN = 12  # times width
 
 
 class Encoder(nn.Module):
@@ -142,14 +143,14 @@ class TransformerEncoder(Encoder):
                 f"make image_px a multiple of {_TOKENS[2]} and volume_voxels one of {_TOKENS[3]}"
             )
         super().__init__()
-        hidden = _HEADS * width
+        hidden = _HIDDEN * width
         self.backbone = ViT(
             in_channels,
             size,
             patch,
             hidden,
             4 * hidden,
-            num_heads=_HEADS,
+            num_heads=_heads(hidden),
             pos_embed_type="sincos",
             spatial_dims=spatial_dims,
             qkv_bias=True,
@@ -168,6 +169,11 @@ class TransformerEncoder(Encoder):
         out = self.lateral(tokens.mT.unflatten(2, self.grid))
         quarter = [n // _PATCH for n in x.shape[2:]]
         return out if list(self.grid) == quarter else F.interpolate(out, quarter, mode=self.mode, align_corners=False)
+
+
+def _heads(hidden: int) -> int:
+    """As many as leave each at least its usual channels; tiny networks have the fewest."""
+    return max(h for h in _HEADS if h == min(_HEADS) or h * _HEAD_CHANNELS <= hidden)
 
 
 _BUILDERS: dict[str, Callable[[int, int, int, int, int], Encoder]] = {

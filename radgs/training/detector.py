@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from radgs.anatomy.canvas import local_contrast
@@ -20,11 +19,9 @@ from radgs.images import write_json
 from radgs.models import write_weights
 from radgs.simulation import SimulatedRadiographs
 from radgs.training.data import fingerprint
+from radgs.training.detector_pictures import augmented
 from radgs.training.loop import Stage, train_stage
 
-_SHIFT, _SCALE = 0.08, 0.1  # of the picture; ratio
-_CONTRAST, _NOISE = 0.3, 0.05
-_HIDDEN_CHANCE, _HIDDEN = 0.3, (0.06, 0.35)  # of a sample; side of the hidden part, of the picture
 _RIGHT = 0.5  # of a box's height: a level is named right if its centre is found nearer than that
 
 
@@ -39,8 +36,7 @@ class DetectorStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The three terms of a batch of ``images`` (8 bits) and ``boxes``."""
-        images, boxes = moved(batch["images"].float()[:, None] / 255, batch["boxes"])
-        return detection_loss(self.network, disturbed(images), boxes)
+        return detection_loss(self.network, *augmented(batch["images"].float()[:, None] / 255, batch["boxes"]))
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss; of the levels seen, how many are where the network is most sure of them, and how far off."""
@@ -65,42 +61,6 @@ class DetectorStage(Stage):
             "centre_error_px": float(found["off"].sum() / right.clamp(min=1)),
             "validated": float(len(found["loss"])),
         }
-
-
-def moved(
-    images: Float[Tensor, "B 1 n n"], boxes: Float[Tensor, "B L 4"]
-) -> tuple[Float[Tensor, "B 1 n n"], Float[Tensor, "B L 4"]]:
-    """Shifted and scaled at random; boxes whose middle leaves the picture become NaN."""
-    count, size = len(images), images.shape[-1]
-    scale = 1 + (torch.rand(count, device=images.device) * 2 - 1) * _SCALE
-    shift = (torch.rand(count, 2, device=images.device) * 2 - 1) * _SHIFT * size
-    old_from_new = torch.zeros(count, 2, 3, device=images.device)
-    old_from_new[:, 0, 0] = old_from_new[:, 1, 1] = scale
-    old_from_new[:, :, 2] = shift * 2 / size
-    grid = F.affine_grid(old_from_new, list(images.shape), align_corners=False)
-    drawn = F.grid_sample(images - 0.5, grid, align_corners=False) + 0.5
-    middle = (size - 1) / 2
-    corners = (boxes.view(count, -1, 2, 2) - middle - shift[:, None, None]) / scale[:, None, None, None] + middle
-    centre = corners.mean(dim=2)
-    inside = ((centre > 0) & (centre < size - 1)).all(dim=-1)
-    return drawn, torch.where(inside[..., None], corners.reshape(boxes.shape), torch.nan)
-
-
-def disturbed(images: Float[Tensor, "B 1 n n"]) -> Float[Tensor, "B 1 n n"]:
-    """Another contrast, noise, and here and there a part hidden."""
-    count, size = len(images), images.shape[-1]
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(count, *shape, device=images.device) * (high - low) + low
-
-    out = (images - 0.5) * uniform(1 - _CONTRAST, 1 + _CONTRAST, 1, 1, 1) + 0.5
-    out = out + torch.randn_like(out) * uniform(0, _NOISE, 1, 1, 1)
-    axis = torch.arange(size, device=images.device)
-    low = uniform(0, size, 2)
-    high = low + uniform(*_HIDDEN, 2) * size
-    within = [(axis >= low[:, i, None]) & (axis < high[:, i, None]) for i in range(2)]
-    hidden = within[0][:, :, None] & within[1][:, None, :] & (uniform(0, 1, 1, 1) < _HIDDEN_CHANCE)
-    return torch.where(hidden[:, None], 0.5, out)
 
 
 def pictures(radiographs: SimulatedRadiographs) -> UInt8[np.ndarray, "m n n"]:
