@@ -5,9 +5,11 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from radgs.anatomy import fitting
 from radgs.anatomy.doubts import fit_doubts, missed_doubts
 from radgs.anatomy.fitting import Fitted, Spine, _facings, _vertex, fit_spine
-from radgs.anatomy.matching import Matcher
+from radgs.anatomy.matching import BANDS, Matcher
+from radgs.anatomy.placing import Seen
 from radgs.config import YoloSettings
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, Xray
@@ -42,7 +44,7 @@ def camera(view):
 
 
 @pytest.fixture(scope="module")
-def matcher():
+def views():
     """Bone, soft tissue with a strong edge, noise, and a stripe that was not measured."""
     rng, views = np.random.default_rng(5), {}
     v, u = np.mgrid[:300, :300]
@@ -51,6 +53,11 @@ def matcher():
         image = image + 3 + 1.5 * np.tanh((u + 0.3 * v - 220) / 6) + rng.normal(0, 0.03, image.shape)
         image[:, 130:136] = np.nan
         views[view] = Xray(view, image.astype(np.float32), camera(view))
+    return views
+
+
+@pytest.fixture(scope="module")
+def matcher(views):
     return Matcher(views, BONES, CENTRES, np.zeros(3))
 
 
@@ -66,7 +73,7 @@ def found(levels, named=0, off_mm=4.0):
 
 
 def test_what_a_detector_found_is_brought_to_two_millimetres(matcher):
-    fitted = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))
+    fitted = fit_spine([matcher], SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))
     for level in ("T10", "T11", "T12", "L1", "L2"):
         centre = CENTRES[level]
         assert np.linalg.norm(fitted.poses[level].apply(centre) - WORLD_FROM_CT.apply(centre)) < 2
@@ -77,7 +84,7 @@ def test_what_a_detector_found_is_brought_to_two_millimetres(matcher):
 def test_a_level_that_the_detector_missed_or_misplaced_is_found_from_its_neighbours(matcher):
     points, scores = found(["T10", "T11", "L1", "L2"])
     points["L2"] = points["L2"] + [6.0, -8, 12]
-    fitted = fit_spine(matcher, SPINE, points, scores)
+    fitted = fit_spine([matcher], SPINE, points, scores)
     for level in ("T12", "L2"):
         assert np.linalg.norm(fitted.poses[level].apply(CENTRES[level]) - WORLD_FROM_CT.apply(CENTRES[level])) < 2
         assert fitted.fits[level] > 0.7
@@ -87,15 +94,52 @@ def test_a_chain_that_the_detector_bent_away_is_found_level_by_level_from_what_f
     points, scores = found(["T10", "T11", "T12", "L1", "L2"])
     for level, off in {"T10": 24.0, "T11": 16.0}.items():
         points[level] = points[level] + [off, 0, 0]
-    fitted = fit_spine(matcher, SPINE, points, scores)
+    fitted = fit_spine([matcher], SPINE, points, scores)
     for level in ("T10", "T11"):
         assert np.linalg.norm(fitted.poses[level].apply(CENTRES[level]) - WORLD_FROM_CT.apply(CENTRES[level])) < 2
 
 
+def test_coarser_detail_is_asked_for_only_where_levels_fit_badly(matcher):
+    def matchers():
+        yield matcher
+        pytest.fail("asked for more")
+
+    assert fit_spine(matchers(), SPINE, *found(["T10", "T11", "T12", "L1", "L2"])).lead > 0.2
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_every_band_of_detail_finds_where_a_level_is(views, band):
+    poses = dict.fromkeys(LEVELS, RigidTransform.from_rotation_translation(np.eye(3), [3, -4, 2]) @ WORLD_FROM_CT)
+    fits = Matcher(views, BONES, CENTRES, np.zeros(3), band).match(poses, ["T11", "L1"], 8.0, 8.0)
+    for match in fits.values():
+        assert match.shift == pytest.approx([-3, 4, -2], abs=0.7)
+        assert match.fit > 0.8
+
+
+def test_the_spine_is_taken_that_fits_best_whichever_detail_laid_it(matcher, views, monkeypatch):
+    """The finest detail lays it a level off, the coarser one where it is, and the other way round."""
+    coarse = Matcher(views, BONES, CENTRES, np.zeros(3), BANDS[1])
+    scored = found(["T10", "T11", "T12", "L1", "L2"])
+    right = fit_spine([matcher], SPINE, *scored)
+    laid = {}
+    for name, named in (("right", 0), ("wrong", 1)):
+        points, _ = found(["T10", "T11", "T12", "L1", "L2"], named)
+        seen = {level: Seen(point, 2.0) for level, point in points.items()}
+        laid[name] = fitting._laid(matcher, SPINE, fitting._State(SPINE.placed(seen), seen, {}, {}))
+    monkeypatch.setattr(fitting, "_PLAIN", 9.0)  # never fits well enough
+    for first, other in (("right", "wrong"), ("wrong", "right")):
+        monkeypatch.setattr(fitting, "_laid", lambda m, *_, f=first, o=other: laid[f if m is matcher else o])
+        fitted = fit_spine([matcher, coarse], SPINE, *scored)
+        assert fitted.poses == laid["right"].poses
+        assert fitted.lead == pytest.approx(right.lead, rel=0.15)
+        for level in ("T10", "T11", "T12", "L1", "L2"):
+            assert fitted.fits[level] == pytest.approx(right.fits[level], abs=0.1)
+
+
 @pytest.mark.parametrize("named", [-1, 1])
 def test_names_one_level_off_do_not_fit(matcher, named):
-    right = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))
-    wrong = fit_spine(matcher, SPINE, *found(["T10", "T11", "T12", "L1", "L2"], named))
+    right = fit_spine([matcher], SPINE, *found(["T10", "T11", "T12", "L1", "L2"]))
+    wrong = fit_spine([matcher], SPINE, *found(["T10", "T11", "T12", "L1", "L2"], named))
     assert np.median(list(wrong.fits.values())) < 0.6 * np.median(list(right.fits.values()))
     assert wrong.lead < 0.5 * right.lead
 
@@ -103,7 +147,7 @@ def test_names_one_level_off_do_not_fit(matcher, named):
 def test_levels_outside_the_images_are_not_compared(matcher):
     points, scores = found(["T10", "T11", "T12"])
     far = {level: point + np.array([0, 0, 400]) for level, point in points.items()}
-    assert fit_spine(matcher, SPINE, far, scores).fits == {}
+    assert fit_spine([matcher], SPINE, far, scores).fits == {}
 
 
 def test_a_level_behind_the_source_fits_nothing_and_the_others_fit(matcher):

@@ -29,6 +29,8 @@ _OFF_MM, _LEFT_MM = 8.0, 4.0  # how far off levels may well be before and after 
 _GOOD, _SETTLED = 0.65, 0.8  # fits of a level that others may be placed by, and of one that is looked for no more
 _WEAK = 0.2  # least correlation in a view of a level that others may be placed by
 _FEWEST = 2  # levels by which others are placed
+_PLAIN = 0.65  # mean fit from which on nothing else is tried
+_HERE_MM = 3.0  # how far is searched for how well a level fits where it lies
 _COMPARED = 4  # levels, the best fitting ones, on which other names are tried
 
 
@@ -66,23 +68,51 @@ class Fitted:
 
 
 def fit_spine(
-    matcher: Matcher, spine: Spine, points: Mapping[str, NDArray[np.float64]], scores: Mapping[str, float]
+    matchers: Iterable[Matcher], spine: Spine, points: Mapping[str, NDArray[np.float64]], scores: Mapping[str, float]
 ) -> Fitted:
     """Sharpen and check what a detector found.
 
+    Where levels fit badly at the finest detail, the spine is also laid by what is coarser, and the one is taken that
+    fits best at all of them.
+
     Args:
-        matcher: of the shot.
+        matchers: of the shot, from the finest detail on; those after the first are asked for where they are needed.
         spine: of the patient.
         points: by level found, ``[3]`` world, mm.
         scores: by level found, 0 to 1.
     """
     found = {k: Seen(point, _FOUND_MM / max(scores[k], _LEAST_SCORE)) for k, point in points.items()}
-    at = _State(spine.placed(found), found, {}, {})
+    first = _State(spine.placed(found), found, {}, {})
+    matchers = iter(matchers)
+    finest = next(matchers)
+    best = _laid(finest, spine, first)
+    if np.mean(list(best.fits.values()) or [0]) < _PLAIN:
+        others = list(matchers)
+        laid = [best, *(_rated(finest, spine, _laid(one, spine, first)) for one in others)]
+        best = max(laid, key=lambda at: sum(_worth(one, spine, at) for one in (finest, *others)))
+    return Fitted(best.poses, best.fits, _lead(finest, spine, best))
+
+
+def _laid(matcher: Matcher, spine: Spine, at: _State) -> _State:
+    """The spine laid on the images, from what a detector found."""
     at = _faced(matcher, spine, at)
     at = _searched(matcher, spine, at, _in_view(matcher, spine, at), tilt=False)
     at = _searched(matcher, spine, at, _loose(matcher, spine, at), tilt=True)
-    at = _grown(matcher, spine, at)
-    return Fitted(at.poses, at.fits, _lead(matcher, spine, at))
+    return _grown(matcher, spine, at)
+
+
+def _rated(matcher: Matcher, spine: Spine, at: _State) -> _State:
+    """The same poses with the fits that a matcher of other detail finds."""
+    levels = _in_view(matcher, spine, at)
+    matches = matcher.match(at.poses, levels, _HERE_MM, _LEFT_MM)
+    fits, weakest = {k: m.fit for k, m in matches.items()}, {k: m.weakest for k, m in matches.items()}
+    seen = {k: at.seen[k] for k in levels if k in at.seen}
+    return _State(at.poses, seen, fits, weakest)
+
+
+def _worth(matcher: Matcher, spine: Spine, at: _State) -> float:
+    """What all levels in view are worth where they lie, give or take some millimetres."""
+    return sum(m.worth for m in matcher.match(at.poses, _in_view(matcher, spine, at), _HERE_MM, _LEFT_MM).values())
 
 
 @dataclass(frozen=True)

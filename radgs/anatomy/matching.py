@@ -24,17 +24,36 @@ from radgs.kernels import Box, SlidPictures, along_axes, gradients, slide
 from radgs.projection import MovingParts
 
 _PIXEL_MM = 1.1  # at the spine
-_FINE_PX, _COARSE_PX = 0.7, 3.0  # standard deviations of the Gaussians between which detail lies
 _REACH_PX = 8.0  # over which the image's detail is made equally strong
 _MOST = 2.5  # times the local strength
 _STEP_MM = 3.5  # of the samples along a ray
 _BONE = 0.05  # line integral from which a vertebra is seen
 _RIM_PX = 2  # around a vertebra, compared too
-_EDGE = int(3 * _COARSE_PX)  # what the filters need around a window
 _AROUND_PX = 31  # half of a vertebra and more
 _LEAST_SEEN = 0.3  # of a template's strength, or of what is around a point, on measured pixels
 _GRID_MM = 1.5  # of the shifts compared
 _PRIOR = 0.1  # what half a squared distance, in units of how far off it may be, costs in correlation
+
+
+@dataclass(frozen=True)
+class Band:
+    """Which detail is compared: what lies between Gaussians of two standard deviations, pixels."""
+
+    fine_px: float
+    coarse_px: float
+
+    @property
+    def edge(self) -> int:
+        """Pixels that the filters need around a window."""
+        return int(3 * self.coarse_px)
+
+    def detail(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2 h w"]:
+        """The gradient (along u, along v) of what is neither noise nor coarse."""
+        return gradients(images, self.fine_px) - gradients(images, self.coarse_px)
+
+
+#: From the finest on: in noise, and where joints are bent, coarser detail leads further.
+BANDS = (Band(0.7, 3.0), Band(1.2, 4.0))
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,7 @@ class Matcher:
         bones: by level, its attenuation above soft tissue, 1/mm.
         centres: by level, ``[3]`` in the CT, mm.
         middle: ``[3]`` world, mm; somewhere in the spine.
+        band: what is compared.
     """
 
     def __init__(
@@ -80,9 +100,10 @@ class Matcher:
         bones: Mapping[str, Volume],
         centres: Mapping[str, NDArray[np.float64]],
         middle: NDArray[np.float64],
+        band: Band = BANDS[0],
     ) -> None:
-        self.centres = centres
-        self.views = [_view(xray, middle) for xray in xrays.values()]
+        self.centres, self.band = centres, band
+        self.views = [_view(xray, middle, band) for xray in xrays.values()]
         self._names = list(bones)
         self._rows = {level: row for row, level in enumerate(bones)}
         self._parts = MovingParts(list(bones.values()))
@@ -152,26 +173,26 @@ class Matcher:
         reach_mm: float,
     ) -> tuple[SlidPictures, NDArray[np.float64]]:
         """What views and levels are compared by, and the pixels (v, u) that a shift of 1 mm along each axis goes."""
-        windows = [drawn[job][0] for job in jobs]
-        height, width = (max(w[k + 1] - w[k] for w in windows) + 2 * _EDGE for k in (0, 2))
+        windows, edge = [drawn[job][0] for job in jobs], self.band.edge
+        height, width = (max(w[k + 1] - w[k] for w in windows) + 2 * edge for k in (0, 2))
         pictures, own = np.zeros((2, len(jobs), height, width), dtype=np.float32)
         steps, radius = np.empty((len(jobs), 2, 3)), []
         for n, ((view, level), (top, bottom, left, right)) in enumerate(zip(jobs, windows, strict=True)):
             row = self._rows[level]
             for name in self._names[max(row - 1, 0) : row + 2]:
                 if (view, name) in drawn:
-                    _add(pictures[n], top - _EDGE, left - _EDGE, *drawn[view, name])
-            own[n, _EDGE : _EDGE + bottom - top, _EDGE : _EDGE + right - left] = drawn[view, level][1]
+                    _add(pictures[n], top - edge, left - edge, *drawn[view, name])
+            own[n, edge : edge + bottom - top, edge : edge + right - left] = drawn[view, level][1]
             camera = self.views[view].camera
             in_camera = camera.camera_from_world.apply(poses[level].apply(self.centres[level]))
             pixels = float(camera.K[0, 0]) / float(in_camera[2])
             steps[n] = camera.camera_from_world.rotation[[1, 0]] * pixels
             radius.append(int(np.ceil(reach_mm * np.sqrt(2) * pixels)))
         return SlidPictures(
-            _detail(torch.from_numpy(pictures)),
+            self.band.detail(torch.from_numpy(pictures)),
             torch.from_numpy(own > _BONE),
             torch.tensor([view for view, _ in jobs]),
-            torch.tensor([(w[0] - _EDGE, w[2] - _EDGE) for w in windows]),
+            torch.tensor([(w[0] - edge, w[2] - edge) for w in windows]),
             torch.tensor(radius),
         ), steps
 
@@ -181,15 +202,15 @@ def shift_cost(square: Any, off_mm: float) -> Any:
     return 0.5 * _PRIOR * square / off_mm**2
 
 
-def _view(xray: Xray, middle: NDArray[np.float64]) -> _View:
+def _view(xray: Xray, middle: NDArray[np.float64], band: Band) -> _View:
     depth = float(xray.camera.camera_from_world.apply(middle)[2])
     pixels = round(depth / float(canvas_camera(xray.camera, 1).K[0, 0]) / _PIXEL_MM)
     camera, image = canvas_camera(xray.camera, pixels), to_canvas(xray, pixels)
     known = np.isfinite(image)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), 2 * _COARSE_PX)
-    around = ndimage.gaussian_filter(np.where(known, image, 0), 2 * _COARSE_PX) / np.maximum(weight, 1e-3)
-    inner = ndimage.binary_erosion(known, iterations=int(2 * _FINE_PX) + 1).astype(np.float32)
-    detail = _detail(torch.from_numpy(np.where(known, image, around))[None])[0].numpy() * inner
+    weight = ndimage.gaussian_filter(known.astype(np.float32), 2 * band.coarse_px)
+    around = ndimage.gaussian_filter(np.where(known, image, 0), 2 * band.coarse_px) / np.maximum(weight, 1e-3)
+    inner = ndimage.binary_erosion(known, iterations=int(2 * band.fine_px) + 1).astype(np.float32)
+    detail = band.detail(torch.from_numpy(np.where(known, image, around))[None])[0].numpy() * inner
     share = ndimage.gaussian_filter(inner, _REACH_PX)
     strength = np.sqrt(ndimage.gaussian_filter((detail**2).sum(axis=0), _REACH_PX) / np.maximum(share, 0.05))
     detail = detail / np.maximum(strength, 1e-6)
@@ -202,11 +223,6 @@ def _padded(image: Float[np.ndarray, "*c h w"], side: int) -> Float[Tensor, "*c 
     """Zeros below and to the right."""
     more = side - image.shape[-1]
     return torch.nn.functional.pad(torch.from_numpy(image), (0, more, 0, more))
-
-
-def _detail(images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2 h w"]:
-    """The gradient (along u, along v) of what is neither noise nor coarse."""
-    return gradients(images, _FINE_PX) - gradients(images, _COARSE_PX)
 
 
 def _add(picture: NDArray[np.float32], top: int, left: int, window: Box, image: NDArray[np.float32]) -> None:

@@ -12,7 +12,7 @@ from radgs.anatomy.decoding import decode
 from radgs.anatomy.doubts import border_doubts, fit_doubts, missed_doubts, naming_doubts
 from radgs.anatomy.fitting import Fitted, Spine, fit_spine
 from radgs.anatomy.locating import locate
-from radgs.anatomy.matching import Matcher
+from radgs.anatomy.matching import BANDS, Matcher
 from radgs.anatomy.tissue import SpineTissue
 from radgs.config import Config
 from radgs.errors import AnatomyError
@@ -64,8 +64,9 @@ class TrainedDetector:
             return located, not_seen
         points = {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
         scores = {level: min(view["score"] for view in entry["views"].values()) for level, entry in located.items()}
-        matcher = Matcher(xrays, self.bones, self.centres, np.median(list(points.values()), axis=0))
-        fitted = fit_spine(matcher, Spine(self.network.levels, self.centres, patient_axes(cameras)), points, scores)
+        middle = np.median(list(points.values()), axis=0)
+        matchers = (Matcher(xrays, self.bones, self.centres, middle, band) for band in BANDS)
+        fitted = fit_spine(matchers, Spine(self.network.levels, self.centres, patient_axes(cameras)), points, scores)
         self._settle(xrays, located, not_seen, fitted)
         settings = self.config.detection.yolo
         of_names = (
