@@ -114,3 +114,17 @@ def test_other_names_begin_from_the_bent_spine_that_the_detector_saw(straight, m
     assert len(found) == 1
     assert np.allclose(found[0]["L2"].matrix, bent["L2"].matrix)
     assert not np.allclose(bent["L1"].matrix, bent["L2"].matrix)
+
+
+@pytest.mark.parametrize(("clear", "taken"), [(0.3, True), (0.9, False)])
+def test_the_clear_view_tells_the_name_where_the_other_is_dark(straight, monkeypatch, clear, taken):
+    """By chance the dark view may agree a little more one level off; the least of both views says nothing then."""
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    found = result(0, {key: {"AP": clear, "LA": 0.30} for key in tissue.excess})
+    other = result(9, {key: {"AP": 0.5, "LA": 0.33} for key in tissue.excess})
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: other)
+    monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
+    settled, left = settle_names(scene, Found(found, found), levels, points, Config().refinement)
+    assert (settled.best.world_from_ct["L1"].translation[0] == 9) == taken
+    assert left == {key: ["another name", "cut"] for key in levels}

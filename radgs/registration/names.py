@@ -31,9 +31,9 @@ def settle_names(
 ) -> tuple[Found, dict[str, list[str]]]:
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
-    If these agree better with the X-rays, and at least somewhat, they are the result, and what was found before is the
-    second best: in noise nothing agrees, and which name agrees least is chance. If they agree clearly less, levels that
-    convince are what they are called.
+    If all levels hold more information in these, and agree at least somewhat, they are the result, and what was found
+    before is the second best: in noise nothing agrees, and which name agrees least is chance. If they agree clearly
+    less, levels that convince are what they are called.
 
     Args:
         scene: the X-rays and the CT.
@@ -59,7 +59,8 @@ def settle_names(
     other = _best_of_other_names(scene, best, laid or {}, settings)
     agreement = _agreement(other, counted) if other else 0.0
     lead = _agreement(best, counted) - agreement
-    if other and lead < 0 and agreement >= SOMEWHAT * settings.convincing_similarity:
+    better = other is not None and _information(other, counted) > _information(best, counted)
+    if other and better and agreement >= SOMEWHAT * settings.convincing_similarity:
         attempts = [Attempt(other, dict.fromkeys(counted, 0))]
         place_neighbours(scene, attempts, counted, settings)
         return Found(best_of(attempts, counted).best, best), doubts
@@ -83,7 +84,7 @@ def _clearly_named(
 def _best_of_other_names(
     scene: Scene, found: Refined, laid: Mapping[str, RigidTransform], settings: RefinementSettings
 ) -> Refined | None:
-    """The refinement with names one level off that agrees best; None if nothing would be seen.
+    """The refinement with names one level off that holds most information; None if nothing would be seen.
 
     Each way begins as one body, and from the detector's bent spine, in which each level takes its neighbour's place.
     """
@@ -107,11 +108,16 @@ def _best_of_other_names(
         for start, as_one_body in starts:
             with suppress(GeometryError):  # nothing would be seen there
                 tried.append(refine(scene, start, settings, as_one_body=as_one_body))
-    return max(tried, key=lambda one: _agreement(one, found.world_from_ct), default=None)
+    return max(tried, key=lambda one: _information(one, found.world_from_ct), default=None)
 
 
 def _shift(by: NDArray[np.float64]) -> RigidTransform:
     return RigidTransform.from_rotation_translation(np.eye(3), by)
+
+
+def _information(found: Refined, levels: Collection[str]) -> float:
+    """Of all levels in all views: a dark view, in which every name agrees by chance, says little for any."""
+    return sum(found.objective(level) for level in levels)
 
 
 def _agreement(found: Refined, levels: Collection[str]) -> float:
