@@ -50,9 +50,9 @@ none of the neighbours); one training each:
 | also narrow collimators in 15 % | 66, 84 | |
 | also collimators in 20 %, joints that bend 2.2 times as far as configured (1.5), 27 epochs instead of 22 | 61, 84 | |
 
-The row in bold is what ships; that of `s0328` was measured with noise on what was not measured, too. These were laid on the
-images by the finest detail alone. Where levels fit badly at it (mean below 0.65), the spine is also laid by coarser detail
-and the better one of both is taken; with the detectors that ship:
+The row in bold is what ships; that of `s0328` was measured with noise on what was not measured, too. These were laid on
+the images by the finest detail alone. Where levels fit badly at it (mean below 0.65), the spine is also laid by coarser
+detail and the better one of both is taken; with detectors trained as they are now:
 
 | | below 2 mm | below 5 mm | below 15 mm |
 |---|---|---|---|
