@@ -120,3 +120,10 @@ def test_weights_of_the_default_networks_keep_their_names_and_shapes():
 def test_importing_the_networks_does_not_import_monai():
     code = "import sys, radgs.models, radgs.training; sys.exit('monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("width", "heads"), [(4, 3), (16, 3), (32, 6), (64, 12)])
+def test_a_vit_has_as_many_heads_as_those_published(width, heads):
+    """Widths 16, 32 and 64 are DeiT-Ti, DeiT-S and ViT-Base: 192, 384 and 768 channels, 64 a head."""
+    blocks = build_encoder("vit", 2, 1, 4, width, 32).backbone.blocks
+    assert {block.attn.num_heads for block in blocks} == {heads}
