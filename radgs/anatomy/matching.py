@@ -37,7 +37,7 @@ _PRIOR = 0.1  # what half a squared distance, in units of how far off it may be,
 
 @dataclass(frozen=True)
 class Band:
-    """Which detail is compared: what lies between two Gaussians; standard deviations in pixels of 1.1 mm at the spine."""
+    """Which detail is compared: what lies between two Gaussians (deviations in pixels of 1.1 mm at the spine)."""
 
     fine_px: float
     coarse_px: float
