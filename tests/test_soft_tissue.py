@@ -36,9 +36,9 @@ def block(beads=(), spacing=3.0):
     return volume
 
 
-def view_of(name="AP"):
+def view_of(name="AP", tilt=(0.05, 0.02)):
     """112 x 112 pixels, about 2 mm wide at the origin."""
-    camera = CArm(CArmSettings(detector_px=112, pixel_mm=3.1)).camera(name, 0.05, 0.02)
+    camera = CArm(CArmSettings(detector_px=112, pixel_mm=3.1)).camera(name, *tilt)
     size = (camera.height, camera.width)
     depth = float(camera.camera_from_world.apply(np.zeros(3))[2])
     return View(torch.zeros(size), torch.ones(size, dtype=torch.bool), camera, depth / float(camera.K[0, 0]))
@@ -157,6 +157,17 @@ def test_shifts_of_layers_are_found_behind_bones_that_have_not_moved():
         inner = error[:, 1:-1, 1:-1]
         assert inner.mean() < 0.35 * truth.norm(dim=-1)[:, 1:-1, 1:-1].mean()
         assert inner.mean() < 0.7  # pixels
+
+
+def test_tissue_that_lies_at_a_single_depth_is_drawn_whole():
+    sheet = block()
+    sheet.array[:] = 0
+    sheet.array[:, 20, :] = WATER
+    tissue, view = SoftTissue(sheet, CENTRES), view_of(tilt=(0.0, 0.0))
+    whole = drawn(tissue.rest, RigidTransform.identity(), view, step_mm=0.1)
+    layers = tissue.draw_layers(REST, view)
+    assert whole.max() > 0.5 * WATER * 3.0
+    assert abs(float(layers.sum()) - float(whole.sum())) < 0.1 * float(whole.sum())
 
 
 def test_what_a_view_does_not_show_is_not_shifted_and_outliers_pull_little():

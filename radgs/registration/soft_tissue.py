@@ -79,7 +79,8 @@ class SoftTissue:
         points = {level: centre + arms for level, centre in zip(self.levels, self.centres, strict=True)}
         body, _ = consensus({level: world_from_ct[level] for level in self.levels}, points)
         depths = (view.camera.camera_from_world @ body).apply(self._outline)[:, 2]
-        ends = float(depths.min()), float(depths.max())
+        near = float(depths.min())
+        ends = near, max(float(depths.max()), near + _STEP_MM)
         return project_layers(
             self._values,
             self._index_from_ct,
