@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import gdcm
 import numpy as np
@@ -14,6 +16,8 @@ from pydicom.uid import (
     XRayAngiographicImageStorage,
     generate_uid,
 )
+
+from radgs.images import Xray, read_xray
 
 SECRETS = ("Doe^Secret", "ID-4711-SECRET", "19470211", "20221208", "Hospital-of-Secrets", "ACC-SECRET", "112233.456")
 SERIES = generate_uid(entropy_srcs=["series"])
@@ -122,3 +126,25 @@ def compress(path: Path, syntax: str) -> None:
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write()
+
+
+XA_ROWS, XA_COLUMNS = 20, 30
+
+
+def counts_image(seed=1) -> np.ndarray:
+    """Detector counts of an X-ray."""
+    return np.random.default_rng(seed).integers(100, 60000, (XA_ROWS, XA_COLUMNS)).astype(np.uint16)
+
+
+def read_view(folder: Path, d: Dataset, spec: dict[str, Any] | None = None) -> Xray:
+    """One view as the workflow reads it; without a spec the DICOM file is its own geometry."""
+    geometry = image = save(d, folder / "ap.dcm")
+    if spec is not None:
+        geometry = folder / "cameras.json"
+        geometry.write_text(json.dumps({"views": {"AP": spec}}))
+    return read_xray("AP", image, geometry)
+
+
+def as_line_integrals(counts: np.ndarray, i0: float) -> np.ndarray:
+    """What counts mean."""
+    return np.log(i0 / counts.astype(float))
