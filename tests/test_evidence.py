@@ -70,3 +70,22 @@ def test_evidence_tells_the_level_that_is_torn_turned_and_less_like_the_x_rays(s
     assert found["L1"].laid_mm == pytest.approx(3.0, abs=1e-6)
     assert found["L2"].laid_mm == found["L2"].moved_mm > 2  # nobody laid it: what the networks said counts
     assert 0 < found["L1"].spread_mm < 1
+
+
+def test_what_lies_behind_a_blade_is_not_visible(spine):
+    tissue, xrays = spine
+    scene, best = refined(tissue, xrays)
+    points = {level: tissue.points(level) for level in tissue.excess}
+    row = best.world_from_ct["L1"].apply(tissue.centre("L1"))
+    row = int(xrays["AP"].camera.project(row)[1])
+    covered = xrays["AP"].line_integrals.copy()
+    covered[row:] = np.nan
+    shot = {**xrays, "AP": replace(xrays["AP"], line_integrals=covered)}
+    residuals = dict.fromkeys(points, 0.0)
+    whole, half = (
+        gather(Found(best, best), best.world_from_ct, {}, residuals, x, scene.parts, points) for x in (xrays, shot)
+    )
+    assert [whole[level].visible for level in ("T12", "L1", "L2")] == [1, 1, 1]
+    assert half["T12"].visible == 1
+    assert 0.3 < half["L1"].visible < 0.7
+    assert half["L2"].visible == 0

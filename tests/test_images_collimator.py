@@ -98,6 +98,16 @@ def test_nothing_is_found_in_open_images(kind, turn):
     assert not find_collimator(counts).any()
 
 
+@pytest.mark.parametrize("step", [0.85, 1.0])
+def test_a_thick_body_that_ends_in_a_straight_edge_is_no_blade(step):
+    """Line integrals rise by less than a blade takes away, and thick tissue shows little detail."""
+    thin = anatomy("frontal") / 2
+    thick = ndimage.gaussian_filter(thin, 20) + step
+    above = ndimage.gaussian_filter((V < 260 - 0.12 * U).astype(float), 3.0)
+    counts = exposed(thin + above * (thick - thin), np.ones((SIZE, SIZE), bool), scatter=0.2)
+    assert not find_collimator(counts).any()
+
+
 def test_nothing_is_found_in_noise_or_in_tiny_images():
     rng = np.random.default_rng(0)
     assert not find_collimator(rng.integers(100, 60000, (300, 200)).astype(np.float32)).any()

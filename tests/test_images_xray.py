@@ -127,6 +127,15 @@ def test_views_of_different_sizes_survive_the_files(tmp_path, ap_camera, la_came
         assert (read.source_file, read.i0, read.i0_origin) == (written.source_file, written.i0, written.i0_origin)
 
 
+def test_a_view_shows_points_only_where_it_measured_them(ap_camera):
+    """One pixel of the camera is 0.35 mm wide at the origin, which it sees at (500, 400)."""
+    line_integrals = np.zeros((801, 1001), np.float32)
+    line_integrals[:, :500] = np.nan  # behind a blade
+    xray = Xray("AP", line_integrals, ap_camera)
+    points = np.array([[0.0, 0, 0], [-0.3, 0, 0], [0.3, 0, 0], [175.1, 0, 0], [300, 0, 0], [0, -701, 0]])
+    assert xray.shows(points).tolist() == [True, False, True, True, False, False]
+
+
 def test_a_stack_that_does_not_fit_its_cameras_is_refused(tmp_path, ap_camera):
     small = replace(ap_camera, width=40, height=30)
     xray = Xray("AP", np.zeros((30, 40), np.float32), small)

@@ -29,7 +29,7 @@ class RefinementSettings(Section):
     confirmed_views_mm: float = Field(1.5, ge=0, description="between what single views would make of its pose")
     confirmed_spread_mm: float = Field(0.28, ge=0, description="root mean square error that its covariance expects")
     certain_names: float = Field(
-        0.15, ge=0, description="by so much the mean similarity has to exceed that of names one level off"
+        2.0, ge=1, description="times the information that names one level off hold is certain"
     )
     clear_names: float = Field(
         0.05, ge=0, description="by so much the spine's picture has to fit better in its place than a level up or down"

@@ -23,10 +23,12 @@ _SPREAD_DEG = 6  # how far off the direction of a gradient may be
 _TRIED = 3  # straight edges a side
 _BESIDE = (3.0, 4.5, 6.0)  # where an edge's two sides are compared, pixels from it
 _BEYOND = (10.0,)  # and where it must still be darker
-_STEP, _LEAST_STEP = 0.4, 0.08  # ln counts: median along an edge, and what counts as darker outside
+_LEAST_STEP = 0.08  # ln counts: counts as darker outside
 _DARKER = 0.95  # of an edge
 _ROUNDED = 0.15  # of its length at each end, which corners may take
-_STEEPER = 3.0  # than the image is beside it
+_STEP, _STEEPER = 0.4, 3.0  # ln counts: median along an edge; and by how much steeper than the image beside it
+_STEP_ALONE = 1.0  # of one or two blades: scatter alone lies behind them, and a body may end in a straight edge
+_STEEPER_TOGETHER = 2.0  # of more: three or four blades bear each other out
 _SHORTEST = 0.2  # edge, of the longer side
 _SMALLEST_OPENING, _SMALLEST_SHADOW = 0.1, 0.01  # of the image
 _LARGEST_SHADOW = 0.65  # of one blade, of the image
@@ -193,8 +195,10 @@ class _Sampled:
             return 0
         middle = np.flatnonzero(open_)[int(_ROUNDED * count) : count - int(_ROUNDED * count)]
         step, beside = self.step[middle], self.beside[middle]
-        holds = (step > _LEAST_STEP).mean() > _DARKER and np.median(step) > max(_STEP, _STEEPER * np.median(beside))
-        return count if holds else 0
+        together = len(others) + 1 >= _ENOUGH
+        least = _STEP if together or isinstance(self.edge, Iris) else _STEP_ALONE
+        least = max(least, (_STEEPER_TOGETHER if together else _STEEPER) * np.median(beside))
+        return count if (step > _LEAST_STEP).mean() > _DARKER and np.median(step) > least else 0
 
 
 def _blades(picture: _Picture) -> list[Edge]:

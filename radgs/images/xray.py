@@ -42,6 +42,14 @@ class Xray:
     i0: float = 1.0
     i0_origin: str = "given"
 
+    def shows(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each world point ``[n, 3]`` (mm) lies where something was measured, not behind a blade or metal."""
+        inside = self.camera.sees(points)
+        u, v = np.rint(self.camera.project(points[inside])).astype(int).T
+        shown = np.zeros(len(points), dtype=bool)
+        shown[inside] = np.isfinite(self.line_integrals[v, u])
+        return shown
+
 
 def read_counts(path: str | Path) -> NDArray[np.float32]:
     """Read an X-ray of detector counts (PNG or TIFF, one channel), ``[H, W]``.

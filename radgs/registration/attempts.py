@@ -135,7 +135,7 @@ def consistent(
     confirmed = {level for level in points if _confirmed(found, level, points[level], settings)}
     certain = {k for k in points if worst_similarity(found.best, k) >= least} | firm(found, points, settings)
     counted = certain | confirmed if 2 * len(certain) >= len(points) else certain
-    return _not_torn(found.best, counted, points)
+    return not_torn(found.best, counted, points)
 
 
 def firm(found: Found, points: Mapping[str, NDArray[np.float64]], settings: RefinementSettings) -> Set[str]:
@@ -168,7 +168,8 @@ def _spread_mm(best: Refined, level: str, points: NDArray[np.float64]) -> float:
     return covariance.rms_mm(best.world_from_ct[level].apply(points)) if covariance else np.inf
 
 
-def _not_torn(best: Refined, counted: Set[str], points: Mapping[str, NDArray[np.float64]]) -> Set[str]:
+def not_torn(best: Refined, counted: Set[str], points: Mapping[str, NDArray[np.float64]]) -> Set[str]:
+    """The levels among ``counted`` that lie, against those that agree more, no further off than joints allow."""
     kept: dict[str, RigidTransform] = {}
     for level in sorted(counted, key=best.objective, reverse=True):
         pose = best.world_from_ct[level]

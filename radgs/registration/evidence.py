@@ -31,7 +31,7 @@ class Evidence:
         disagreement_mm: mean distance of the vertebra's points between the results of independent starts.
         moved_mm: mean distance between the networks' pose and the refined one.
         residual_mm: epipolar residual of the detection.
-        visible: least fraction of the vertebra's points inside an image.
+        visible: least fraction of the vertebra's points that lie where an image was measured.
         less_similar: by how much its ``worst_similarity`` is below the highest of the shot's levels.
         views_apart_mm: between what single views would make of it, see `single_views`.
         spread_mm: root mean square error that its covariance expects.
@@ -106,7 +106,7 @@ def gather(
             disagreement_mm=_UNKNOWN_MM if apart is None else apart,
             moved_mm=_apart(pose, estimated, own),
             residual_mm=float(residuals_mm[level]),
-            visible=float(min(xray.camera.sees(pose.apply(own)).mean() for xray in xrays.values())),
+            visible=float(min(xray.shows(pose.apply(own)).mean() for xray in xrays.values())),
             less_similar=max(worst.values()) - worst[level],
             views_apart_mm=chosen.views_apart.get(level, _UNKNOWN_MM),
             spread_mm=covariance.rms_mm(pose.apply(own)) if covariance else _UNKNOWN_MM,

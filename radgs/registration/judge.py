@@ -90,7 +90,7 @@ def judge(
     if evidence.worst_similarity < settings.min_similarity:
         gates.append(f"the least agreeing view has a gradient correlation of {evidence.worst_similarity:.2f} only")
     if evidence.visible < settings.min_visible:
-        gates.append(f"only {100 * evidence.visible:.0f} % of the vertebra is inside one of the images")
+        gates.append(f"one of the images shows only {100 * evidence.visible:.0f} % of the vertebra")
     gates += [f"label: {doubt}" for doubt in label_doubts] + [f"name: {doubt}" for doubt in name_doubts]
     chance = f"probability of an error below 2 mm: {p:.3f}, {settings.accept_probability:g} is needed"
     verdict: Literal["accepted", "review", "rejected"] = "review"

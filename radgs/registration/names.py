@@ -13,12 +13,14 @@ from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
-from radgs.registration.attempts import Attempt, Found, best_of, convinces, convincing, firm
+from radgs.registration.attempts import Attempt, Found, best_of, convinces, firm, not_torn
 from radgs.registration.consensus import consensus
 from radgs.registration.hypotheses import SOMEWHAT, nearest_level, place_neighbours
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
 from radgs.registration.search import lead_over_other_names
+
+_LEAST_INFORMATION = 0.1  # nats a pixel, mean over levels and views: less is soon chance
 
 
 def settle_names(
@@ -32,41 +34,38 @@ def settle_names(
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
     If all levels hold more information in these, and agree at least somewhat, they are the result, and what was found
-    before is the second best: in noise nothing agrees, and which name agrees least is chance. If they agree clearly
-    less, levels that convince are what they are called.
+    before is the second best: in noise nothing agrees, and which name agrees least is chance. If these hold far less,
+    the spine bears the right names, and so does each level that is not torn from those that agree more. How well it is
+    placed is not asked here.
 
     Args:
         scene: the X-rays and the CT.
         found: the best poses of the levels and the second best, and how they agree.
-        levels: by level, ``doubts`` and those of them that are of its name, ``name_doubts``.
+        levels: by level, ``name_doubts``: why its name is not certain.
         points: ``[n, 3]`` LPS mm of each.
         settings: of the refinement.
         laid: world_from_ct of levels as the detector laid the CT's vertebrae on the X-rays.
 
     Returns:
-        The best and the other, and by level the doubts that remain.
+        The best and the other, and by level the doubts of its name that remain.
     """
     counted = {level: points[level] for level in levels}
-    doubts = {level: list(entry.get("doubts", ())) for level, entry in levels.items()}
-    of_names = {level: set(entry.get("name_doubts", ())) for level, entry in levels.items()}
+    doubts = {level: list(entry.get("name_doubts", ())) for level, entry in levels.items()}
     best = found.best
-    if convinces(found, counted, settings) and not any(of_names.values()):
+    if convinces(found, counted, settings) and not any(doubts.values()):
         return found, doubts
+    torn = counted.keys() - not_torn(best, counted.keys(), counted)
     if _clearly_named(scene, found, counted, settings):
-        for level in convincing(found, counted, settings):
-            doubts[level] = [why for why in doubts[level] if why not in of_names[level]]
-        return found, doubts
+        return found, {level: why if level in torn else [] for level, why in doubts.items()}
     other = _best_of_other_names(scene, best, laid or {}, settings)
-    agreement = _agreement(other, counted) if other else 0.0
-    lead = _agreement(best, counted) - agreement
-    better = other is not None and _information(other, counted) > _information(best, counted)
-    if other and better and agreement >= SOMEWHAT * settings.convincing_similarity:
+    ours, theirs = _information(best, counted), _information(other, counted) if other else 0.0
+    if other and theirs > ours and _agreement(other, counted) >= SOMEWHAT * settings.convincing_similarity:
         attempts = [Attempt(other, dict.fromkeys(counted, 0))]
         place_neighbours(scene, attempts, counted, settings)
         return Found(best_of(attempts, counted).best, best), doubts
-    if lead >= settings.certain_names:
-        for level in convincing(found, counted, settings):
-            doubts[level] = [why for why in doubts[level] if why not in of_names[level]]
+    least = max(settings.certain_names * theirs, _LEAST_INFORMATION * len(counted) * len(scene.views))
+    if ours >= least and len(scene.parts) > 1:
+        return found, {level: why if level in torn else [] for level, why in doubts.items()}
     return found, doubts
 
 
@@ -84,9 +83,10 @@ def _clearly_named(
 def _best_of_other_names(
     scene: Scene, found: Refined, laid: Mapping[str, RigidTransform], settings: RefinementSettings
 ) -> Refined | None:
-    """The refinement with names one level off that holds most information; None if nothing would be seen.
+    """The refinement with names one level off that holds most information; None if none ends there.
 
     Each way begins as one body, and from the detector's bent spine, in which each level takes its neighbour's place.
+    If that spine was a level off, this ends where ``found`` is: no other names.
     """
     order = cranio_caudal(scene.parts)
     centres = {level: scene.parts[level].centre.numpy() for level in order}
@@ -108,7 +108,16 @@ def _best_of_other_names(
         for start, as_one_body in starts:
             with suppress(GeometryError):  # nothing would be seen there
                 tried.append(refine(scene, start, settings, as_one_body=as_one_body))
-    return max(tried, key=lambda one: _information(one, found.world_from_ct), default=None)
+    others = [one for one in tried if _moved_mm(found, one, centres) > float(np.linalg.norm(spacing)) / 2]
+    return max(others, key=lambda one: _information(one, found.world_from_ct), default=None)
+
+
+def _moved_mm(found: Refined, other: Refined, centres: Mapping[str, NDArray[np.float64]]) -> float:
+    """Mean over levels of the distance between their middles."""
+    poses = found.world_from_ct
+    return float(
+        np.mean([np.linalg.norm(poses[k].apply(centres[k]) - other.world_from_ct[k].apply(centres[k])) for k in poses])
+    )
 
 
 def _shift(by: NDArray[np.float64]) -> RigidTransform:

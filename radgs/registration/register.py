@@ -82,9 +82,8 @@ def register(
     Args:
         patient: the CT's side.
         xrays: the views.
-        levels: by level, ``centre_mm`` (world), ``residual_mm``, ``doubts`` and those of them that are of its name,
-            ``name_doubts`` (see :func:`radgs.registration.names.settle_names`), and ``world_from_ct`` if a detector has
-            laid the CT on the X-rays: as in ``levels.json``.
+        levels: by level, ``centre_mm`` (world), ``residual_mm``, ``name_doubts`` (why its name is not certain) and
+            ``world_from_ct`` if a detector has laid the CT on the X-rays: as in ``levels.json``.
         recm: reconstruction network, or one for each level.
         regm: registration network, or one for each level.
         verdict_model: of :func:`radgs.registration.judge.read_model`.
