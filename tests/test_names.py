@@ -53,16 +53,43 @@ def test_clear_names_are_seen_without_refining_others(straight, monkeypatch):
         settle_names(scene, alone, levels, points, settings)
 
 
-def test_names_one_level_off_that_agree_better_are_taken_and_stay_doubted(straight):
+def test_names_one_level_off_that_hold_more_are_taken_and_certain_if_they_hold_twice_as_much(straight):
     tissue, scene = straight
     levels, points = doubted(straight)
     settings = Config().refinement
     spacing = tissue.centre("L1") - tissue.centre("T12")
     wrong = refine(scene, dict.fromkeys(tissue.excess, THERE @ move(*spacing)), settings)
     assert off(wrong.world_from_ct["L1"], tissue) > 15
-    settled, left = settle_names(scene, Found(wrong, wrong), levels, points, settings)
-    assert max(off(settled.best.world_from_ct[level], tissue, level) for level in levels) < 0.5
-    assert settled.other is wrong
+    for times, remain in ((2.0, []), (1e3, ["another name"])):
+        asked = settings.model_copy(update={"certain_names": times})
+        settled, left = settle_names(scene, Found(wrong, wrong), levels, points, asked)
+        assert max(off(settled.best.world_from_ct[level], tissue, level) for level in levels) < 0.5
+        assert settled.other is wrong
+        assert left == dict.fromkeys(levels, remain)
+
+
+def test_a_spine_two_levels_off_is_moved_twice_but_not_for_ever(straight, monkeypatch):
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    at = {x: result(x, {key: {"AP": r, "LA": r} for key in tissue.excess}) for x, r in ((0, 0.2), (40, 0.4), (80, 0.7))}
+    after = {0: at[40], 40: at[80], 80: at[40]}
+    monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
+
+    def settled(found):
+        here = []
+        monkeypatch.setattr(
+            "radgs.registration.names.consensus",
+            lambda poses, points: here.append(next(iter(poses.values())).translation[0]) or (THERE, None),
+        )
+        monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: after[here[-1]])
+        return settle_names(scene, Found(found, found), levels, points, Config().refinement)
+
+    found, left = settled(at[0])
+    assert found.best.world_from_ct["L1"].translation[0] == 80
+    assert left == {key: [] for key in levels}
+    after = {x: result(x + 40, {k: {"AP": r, "LA": r} for k in levels}) for x, r in ((0, 0.4), (40, 0.5), (80, 0.6))}
+    found, left = settled(at[0])
+    assert found.best.world_from_ct["L1"].translation[0] == 120
     assert left == {key: ["another name"] for key in levels}
 
 
@@ -115,7 +142,7 @@ def test_names_are_not_taken_from_what_agrees_with_nothing(straight, monkeypatch
         monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
         settled, left = settle_names(scene, Found(found, found), levels, points, Config().refinement)
         assert (settled.best.world_from_ct["L1"].translation[0] == 40) == taken
-        assert left == {key: ["another name"] for key in levels}
+        assert left == {key: [] if taken else ["another name"] for key in levels}
 
 
 def test_other_names_begin_from_the_bent_spine_that_the_detector_saw(straight, monkeypatch):
@@ -144,9 +171,9 @@ def test_the_clear_view_tells_the_name_where_the_other_is_dark(straight, monkeyp
     tissue, scene = straight
     levels, points = doubted(straight)
     found = result(0, {key: {"AP": clear, "LA": 0.30} for key in tissue.excess})
-    other = result(40, {key: {"AP": 0.5, "LA": 0.33} for key in tissue.excess})
+    other = result(40, {key: {"AP": 0.6, "LA": 0.33} for key in tissue.excess})
     monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: other)
     monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
     settled, left = settle_names(scene, Found(found, found), levels, points, Config().refinement)
     assert (settled.best.world_from_ct["L1"].translation[0] == 40) == taken
-    assert left == {key: ["another name"] if taken else [] for key in levels}
+    assert left == {key: [] for key in levels}

@@ -21,6 +21,7 @@ from radgs.registration.scene import Scene
 from radgs.registration.search import lead_over_other_names
 
 _LEAST_INFORMATION = 0.1  # nats a pixel, mean over levels and views: less is soon chance
+_MOVES = 2  # levels that a spine may be off
 
 
 def settle_names(
@@ -33,10 +34,10 @@ def settle_names(
 ) -> tuple[Found, dict[str, list[str]]]:
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
-    If all levels hold more information in these, and agree at least somewhat, they are the result, and what was found
-    before is the second best: in noise nothing agrees, and which name agrees least is chance. If these hold far less,
-    the spine bears the right names, and so does each level that is not torn from those that agree more. How well it is
-    placed is not asked here.
+    If all levels hold more information in these, and agree at least somewhat, they are the result, what was found
+    before is the second best, and names one level off from there are tried: in noise nothing agrees, and which name
+    agrees least is chance. If all that was tried holds far less than the result, the spine bears the right names, and
+    so does each level that is not torn from those that agree more. How well it is placed is not asked here.
 
     Args:
         scene: the X-rays and the CT.
@@ -51,22 +52,31 @@ def settle_names(
     """
     counted = {level: points[level] for level in levels}
     doubts = {level: list(entry.get("name_doubts", ())) for level, entry in levels.items()}
-    best = found.best
     if convinces(found, counted, settings) and not any(doubts.values()):
         return found, doubts
-    torn = counted.keys() - not_torn(best, counted.keys(), counted)
     if _clearly_named(scene, found, counted, settings):
-        return found, {level: why if level in torn else [] for level, why in doubts.items()}
-    other = _best_of_other_names(scene, best, laid or {}, settings)
-    ours, theirs = _information(best, counted), _information(other, counted) if other else 0.0
-    if other and theirs > ours and _agreement(other, counted) >= SOMEWHAT * settings.convincing_similarity:
+        return found, _without_doubts(doubts, found, counted)
+    tried = 0.0
+    for _ in range(_MOVES + 1):
+        other = _best_of_other_names(scene, found.best, laid or {}, settings)
+        ours, theirs = _information(found.best, counted), _information(other, counted) if other else 0.0
+        if not other or theirs <= ours or _agreement(other, counted) < SOMEWHAT * settings.convincing_similarity:
+            break
         attempts = [Attempt(other, dict.fromkeys(counted, 0))]
         place_neighbours(scene, attempts, counted, settings)
-        return Found(best_of(attempts, counted).best, best), doubts
-    least = max(settings.certain_names * theirs, _LEAST_INFORMATION * len(counted) * len(scene.views))
-    if ours >= least and len(scene.parts) > 1:
-        return found, {level: why if level in torn else [] for level, why in doubts.items()}
+        found, tried = Found(best_of(attempts, counted).best, found.best), max(tried, ours)
+    least = settings.certain_names * max(tried, theirs)
+    if ours >= max(least, _LEAST_INFORMATION * len(counted) * len(scene.views)) and len(scene.parts) > 1:
+        return found, _without_doubts(doubts, found, counted)
     return found, doubts
+
+
+def _without_doubts(
+    doubts: Mapping[str, list[str]], found: Found, points: Mapping[str, NDArray[np.float64]]
+) -> dict[str, list[str]]:
+    """The doubts of torn levels alone."""
+    whole = not_torn(found.best, points.keys(), points)
+    return {level: [] if level in whole else why for level, why in doubts.items()}
 
 
 def _clearly_named(
