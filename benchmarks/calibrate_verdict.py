@@ -3,7 +3,7 @@
     python benchmarks/calibrate_verdict.py --results results --patient demo --shots 18 --also TABLE.csv ...
 
 ``--also`` adds tables of benchmarks/registration.py: registrations of the second simulator, from seeds that no
-benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds 990000 and 41000 onwards).
+benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds from 990000, 41000 and 43000).
 ``--shots`` needs a patient whose models are trained. It draws from seeds that neither the demo nor training uses; a
 third of the shots start where they should, a third from centres that are centimetres off, a third from the neighbouring
 level, so that there is something to reject.
@@ -32,7 +32,7 @@ SEED = 990_000
 KINDS = ("as detected", "centres off", "one level off")
 SUCCESS_MM = 2.0
 #: Which way each piece of evidence may speak: no chance of a few shots makes a long way to the answer a merit.
-_SIGNS = {"log_disagreement": -1, "log_spread": -1, "less_similar": -1}
+_SIGNS = {"log_disagreement": -1, "log_spread": -1, "log_joint": -1, "log_laid": -1}
 NEUTRAL = {"bias": 0.0, **{k: dict.fromkeys(_SIGNS, 1.0) for k in ("weights", "mean", "scale")}}
 
 

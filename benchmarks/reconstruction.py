@@ -115,7 +115,8 @@ def costs(work: Path, found: Mapping[str, pd.DataFrame], ablation: Path | None) 
     if ablation is None:
         return [*rows, Row.missing(whole, "min", "<= 60", "not run; give --ablation with its ablation.csv")]
     table = pd.read_csv(ablation)
-    return [*rows, Row.of(whole, [float(table["trained_min"].sum())], "min", "<= 60", f"{len(table)} rows, one thread each, added up")]
+    note = f"{len(table)} rows, one thread each, added up"
+    return [*rows, Row.of(whole, [float(table["trained_min"].sum())], "min", "<= 60", note)]
 
 
 def measure(row: Mapping[str, str], stages: Sequence[str], models: Path, work: Path, pairs: int, base: Config) -> None:

@@ -215,18 +215,18 @@ def test_unmeasured_pixels_are_left_out(bent):
         assert mtre(found.world_from_ct[level], truth[level], tissue, level) < 0.7
 
 
-FEATURES = ("log_disagreement", "log_spread", "less_similar")
+FEATURES = ("log_disagreement", "log_spread", "log_joint", "log_laid")
 MODEL = {
     "bias": 3.0,
-    "weights": dict(zip(FEATURES, (-1.0, -0.5, -2.0), strict=True)),
+    "weights": dict(zip(FEATURES, (-1.0, -0.5, -2.0, -0.25), strict=True)),
     "mean": dict.fromkeys(FEATURES, 0.0),
     "scale": dict.fromkeys(FEATURES, 1.0),
 }
-GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0, less_similar=0.1, spread_mm=0.15)
+GOOD = Evidence(0.7, 0.6, 0.05, 3.0, 2.0, 1.0, spread_mm=0.15, joint_mm=0.5, laid_mm=2.0)
 
 
 def test_the_probability_is_the_logistic_models():
-    logit = 3 - math.log(1.05) - 0.5 * math.log(0.2) - 2 * 0.1
+    logit = 3 - math.log(1.05) - 0.5 * math.log(0.2) - 2 * math.log(1.5) - 0.25 * math.log(3.0)
     assert probability(GOOD, MODEL) == pytest.approx(1 / (1 + math.exp(-logit)))
 
 

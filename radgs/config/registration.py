@@ -60,10 +60,10 @@ class RefinementSettings(Section):
 class JudgementSettings(Section):
     """Which probability of mTRE < 2 mm is enough."""
 
-    accept_probability: float = Field(0.98, gt=0, lt=1)
+    accept_probability: float = Field(0.985, gt=0, lt=1)
     reject_probability: float = Field(0.3, gt=0, lt=1)
     max_disagreement_mm: PositiveFloat = Field(1.5, description="between results of independent starts")
-    min_similarity: float = Field(0.25, ge=-1, le=1, description="gradient correlation of the least agreeing view")
+    min_similarity: float = Field(0.2, ge=-1, le=1, description="gradient correlation of the least agreeing view")
     min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra inside each image")
 
     @model_validator(mode="after")

@@ -59,12 +59,14 @@ class Evidence:
 
         How similar right poses are differs from one patient and dose to the next; these mean the same for all. Starts
         that end closer than about a millimetre share the X-rays' noise, so how much closer says little, and from some
-        millimetres on they are simply elsewhere.
+        millimetres on they are simply elsewhere. A gap to a neighbour, and another place than the detector's, may be
+        right: they count a little.
         """
         return {
             "log_disagreement": math.log(min(self.disagreement_mm, _ELSEWHERE_MM) + _SAME_MM),
             "log_spread": math.log(self.spread_mm + 0.05),
-            "less_similar": self.less_similar,
+            "log_joint": math.log(self.joint_mm + 1.0),
+            "log_laid": math.log(self.laid_mm + 1.0),
         }
 
 
