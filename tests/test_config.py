@@ -86,7 +86,7 @@ def test_all_problems_are_named_in_one_line(tmp_path):
         ({"levels": ["T12", "L7"]}, "levels.1"),
         ({"levels": ["T12", "T12"]}, "each level once"),
         ({"levels": []}, "levels"),
-        ({"judgement": {"reject_probability": 0.98}}, "judgement.*below accept"),
+        ({"judgement": {"reject_probability": 0.99}}, "judgement.*below accept"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_name(settings, where):
