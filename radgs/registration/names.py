@@ -34,10 +34,10 @@ def settle_names(
 ) -> tuple[Found, dict[str, list[str]]]:
     """Where names are doubted, or poses do not convince: what refinement says of names one level off.
 
-    If all levels hold more information in these, and agree at least somewhat, they are the result, what was found
-    before is the second best, and names one level off from there are tried: in noise nothing agrees, and which name
-    agrees least is chance. If all that was tried holds far less than the result, the spine bears the right names, and
-    so does each level that is not torn from those that agree more. How well it is placed is not asked here.
+    If all levels hold more information in these, and agree at least somewhat, they are the result, and names one level
+    off from there are tried: in noise nothing agrees, and which name agrees least is chance. If all that was tried
+    holds far less than the result, the spine bears the right names, and so does each level that is not torn from those
+    that agree more. How well it is placed is not asked here.
 
     Args:
         scene: the X-rays and the CT.
@@ -58,13 +58,13 @@ def settle_names(
         return found, _without_doubts(doubts, found, counted)
     tried = 0.0
     for _ in range(_MOVES + 1):
-        other = _best_of_other_names(scene, found.best, laid or {}, settings)
-        ours, theirs = _information(found.best, counted), _information(other, counted) if other else 0.0
-        if not other or theirs <= ours or _agreement(other, counted) < SOMEWHAT * settings.convincing_similarity:
+        others = _other_names(scene, found.best, laid or {}, settings)
+        ours, theirs = _information(found.best, counted), _information(others[0].result, counted) if others else 0.0
+        least = SOMEWHAT * settings.convincing_similarity
+        if theirs <= ours or _agreement(others[0].result, counted) < least:
             break
-        attempts = [Attempt(other, dict.fromkeys(counted, 0))]
-        place_neighbours(scene, attempts, counted, settings)
-        found, tried = Found(best_of(attempts, counted).best, found.best), max(tried, ours)
+        place_neighbours(scene, others, counted, settings)
+        found, tried = best_of(others, counted), max(tried, ours)
     least = settings.certain_names * max(tried, theirs)
     if ours >= max(least, _LEAST_INFORMATION * len(counted) * len(scene.views)) and len(scene.parts) > 1:
         return found, _without_doubts(doubts, found, counted)
@@ -90,22 +90,22 @@ def _clearly_named(
     return len(all_levels) > 1 and lead_over_other_names(scene, all_levels) >= settings.clear_names
 
 
-def _best_of_other_names(
+def _other_names(
     scene: Scene, found: Refined, laid: Mapping[str, RigidTransform], settings: RefinementSettings
-) -> Refined | None:
-    """The refinement with names one level off that holds most information; None if none ends there.
+) -> list[Attempt]:
+    """Refinements with names one level off, up or down, whichever holds more information; the best first.
 
     Each way begins as one body, and from the detector's bent spine, in which each level takes its neighbour's place.
-    If that spine was a level off, this ends where ``found`` is: no other names.
+    What ends where ``found`` is, because the detector was a level off, is no other name.
     """
     order = cranio_caudal(scene.parts)
     centres = {level: scene.parts[level].centre.numpy() for level in order}
     if len(order) < 2:
-        return None
+        return []
     corners = {level: scene.parts[level].corners.numpy() for level in found.world_from_ct}
     body, _ = consensus(found.world_from_ct, corners)
     spacing = np.diff(np.stack(list(centres.values())), axis=0).mean(axis=0)
-    tried = []
+    ways = []
     for way, by in ((spacing, 1), (-spacing, -1)):
         starts = [(dict.fromkeys(scene.parts, body @ _shift(way)), True)]
         taken = {
@@ -115,11 +115,14 @@ def _best_of_other_names(
         }
         if taken:
             starts.append(({level: taken[nearest_level(level, taken, scene)] for level in scene.parts}, False))
+        ended = []
         for start, as_one_body in starts:
             with suppress(GeometryError):  # nothing would be seen there
-                tried.append(refine(scene, start, settings, as_one_body=as_one_body))
-    others = [one for one in tried if _moved_mm(found, one, centres) > float(np.linalg.norm(spacing)) / 2]
-    return max(others, key=lambda one: _information(one, found.world_from_ct), default=None)
+                ended.append(refine(scene, start, settings, as_one_body=as_one_body))
+        others = [one for one in ended if _moved_mm(found, one, centres) > float(np.linalg.norm(spacing)) / 2]
+        others.sort(key=lambda one: -_information(one, found.world_from_ct))
+        ways.append([Attempt(one, dict.fromkeys(found.world_from_ct, i)) for i, one in enumerate(others)])
+    return max(ways, key=lambda way: _information(way[0].result, found.world_from_ct) if way else 0.0)
 
 
 def _moved_mm(found: Refined, other: Refined, centres: Mapping[str, NDArray[np.float64]]) -> float:
