@@ -134,6 +134,10 @@ def test_a_view_shows_points_only_where_it_measured_them(ap_camera):
     xray = Xray("AP", line_integrals, ap_camera)
     points = np.array([[0.0, 0, 0], [-0.3, 0, 0], [0.3, 0, 0], [175.1, 0, 0], [300, 0, 0], [0, -701, 0]])
     assert xray.shows(points).tolist() == [True, False, True, True, False, False]
+    even = Xray("AP", line_integrals[:, :-1], replace(ap_camera, width=1000))  # its edge is at 999.5, half a pixel
+    edge = np.array([[499.5 * 0.35, 0.0, 0.0]])
+    assert even.camera.project(edge)[0, 0] == 999.5
+    assert even.shows(edge).tolist() == [True]
 
 
 def test_a_stack_that_does_not_fit_its_cameras_is_refused(tmp_path, ap_camera):

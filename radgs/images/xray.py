@@ -45,7 +45,8 @@ class Xray:
     def shows(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether each world point ``[n, 3]`` (mm) lies where something was measured, not behind a blade or metal."""
         inside = self.camera.sees(points)
-        u, v = np.rint(self.camera.project(points[inside])).astype(int).T
+        last = (self.camera.width - 1, self.camera.height - 1)  # a half pixel beyond may be rounded up
+        u, v = np.clip(np.rint(self.camera.project(points[inside])), 0, last).astype(int).T
         shown = np.zeros(len(points), dtype=bool)
         shown[inside] = np.isfinite(self.line_integrals[v, u])
         return shown
