@@ -105,8 +105,8 @@ def test_simulated_x_rays_of_a_ct_go_straight_into_the_sheets(tmp_path):
     for name, volume in zip(("ct", "labels"), block_spine(), strict=True):
         write_volume(tmp_path / f"data/mine/{name}.nii.gz", volume)
     shutil.copy(ROOT / "tests/tiny.yaml", tmp_path / "config.yaml")
-    given = ["data/mine/ct.nii.gz", "data/mine/labels.nii.gz", "--config", "config.yaml", "--levels", "L1 L2"]
-    done = radgs("simulate", *given, "--shots", "2", "--out", "data/mine", cwd=tmp_path)
+    given = ["data/mine/ct.nii.gz", "data/mine/labels.nii.gz", "--config", "config.yaml"]
+    done = radgs("simulate", *given, "--levels", "L1 L2", "--shots", "2", "--out", "data/mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     patients, xrays = done.stdout.split("# for ")[1:]
     (tmp_path / "config").mkdir()
@@ -119,8 +119,10 @@ def test_simulated_x_rays_of_a_ct_go_straight_into_the_sheets(tmp_path):
     assert [(row["shot"], row["view"]) for row in sheets[1]] == [("s1", "AP"), ("s1", "LA"), ("s2", "AP"), ("s2", "LA")]
     assert set(read_transforms(tmp_path / "data/mine/truth/s2.json")) == {"T12", "L1", "L2"}
     first = (tmp_path / "data/mine/s1/AP.png").read_bytes()
-    again = radgs("simulate", *given, "--seed", "7", "--shots", "1", "--out", "data/other", cwd=tmp_path)
+    one_each = ["--levels", "L1", "--levels", "L2"]
+    again = radgs("simulate", *given, *one_each, "--seed", "7", "--shots", "1", "--out", "data/other", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+    assert "\tL1 L2\t" in again.stdout
     assert (tmp_path / "data/other/s1/AP.png").read_bytes() != first
 
 

@@ -66,7 +66,7 @@ def register(
     boxes: Annotated[Path | None, typer.Option(help="boxes of the levels in the images")] = None,
     detector: Annotated[Path | None, typer.Option(help="or the folder of a trained detector")] = None,
     centres: Annotated[Path | None, typer.Option(help="or JSON of rough centres in the world, mm")] = None,
-    levels: Annotated[str, typer.Option(help="as 'T12 L1 L2'; else those of the config")] = "",
+    levels: Annotated[list[str] | None, typer.Option(help="as 'T12 L1 L2', or one each; else the config's")] = None,
     config: Annotated[Path | None, typer.Option(help="else the defaults, and the network of the models")] = None,
     dicom: Annotated[list[str] | None, typer.Option(help="for the DICOM objects, as PatientID=P7")] = None,
 ) -> None:
@@ -87,7 +87,7 @@ def register(
         boxes=boxes,
         detector=detector,
         centres=centres,
-        levels=levels.split(),
+        levels=" ".join(levels or ()).split(),
         config=config,
         subject=subject,
     )
@@ -99,7 +99,7 @@ def simulate(
     ct: Annotated[Path, typer.Argument(help="in HU: a folder of DICOM, or a file")],
     labels: Annotated[Path, typer.Argument(help="its vertebrae, numbered as segmentation.numbering says")],
     out: Annotated[Path, typer.Option(help="folder to write; its name becomes the patient's")],
-    levels: Annotated[str, typer.Option(help="as 'T12 L1 L2'; else those of the config")] = "",
+    levels: Annotated[list[str] | None, typer.Option(help="as 'T12 L1 L2', or one each; else the config's")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="how many; else demo.shots")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="else demo.seed")] = None,
     config: Annotated[Path, typer.Option(help="the config file; demo sets C-arm, motion and noise")] = _CONFIG,
@@ -115,7 +115,7 @@ def simulate(
     from radgs.simulation import simulate_shots
 
     settings = load_config(config)
-    settings = settings.with_levels(levels.split() or settings.levels)
+    settings = settings.with_levels(" ".join(levels or ()).split() or settings.levels)
     if seed is not None:
         settings = settings.model_copy(update={"demo": settings.demo.model_copy(update={"seed": seed})})
     names = [f"s{number}" for number in range(1, (shots or settings.demo.shots) + 1)]
