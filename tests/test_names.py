@@ -177,3 +177,19 @@ def test_the_clear_view_tells_the_name_where_the_other_is_dark(straight, monkeyp
     settled, left = settle_names(scene, Found(found, found), levels, points, Config().refinement)
     assert (settled.best.world_from_ct["L1"].translation[0] == 40) == taken
     assert left == {key: [] for key in levels}
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_certain_names_are_compared_with_what_came_back_and_not_with_wrong_ones(straight, monkeypatch, returns):
+    """A detector a level off: what was found elsewhere bears other names, and its spine moved by a level comes back."""
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    good, bad = ({key: {"AP": r, "LA": r} for key in tissue.excess} for r in (0.7, 0.2))
+    found = Found(result(0, good), result(40, bad))
+    ended = iter([result(0.25, good) if returns else result(45, bad), result(-40, bad)])
+    monkeypatch.setattr("radgs.registration.names.refine", lambda *a, **k: next(ended))
+    settled, left = settle_names(scene, found, levels, points, Config().refinement)
+    assert left == {key: [] for key in levels}
+    assert settled.best == found.best
+    for level in levels:
+        assert settled.apart(level, points[level]) == (pytest.approx(0.25) if returns else None)

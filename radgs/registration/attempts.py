@@ -70,8 +70,8 @@ def best_of(attempts: list[Attempt], points: Mapping[str, NDArray[np.float64]]) 
         first[level] = next(whole, by_level[level][0])
     others = {k: [a for a in by_level[k] if a.origin[k] != first[k].origin[k]] for k in points}
     return Found(
-        _merged({k: first[k].result for k in points}),
-        _merged({k: others[k][0].result for k in points if others[k]}),
+        merged({k: first[k].result for k in points}),
+        merged({k: others[k][0].result for k in points if others[k]}),
         {k: first[k].origin[k] for k in points},
     )
 
@@ -97,7 +97,8 @@ def _ranked(attempts: list[Attempt], level: str) -> list[Attempt]:
     return sorted(attempts, key=lambda attempt: -attempt.result.objective(level))
 
 
-def _merged(choice: Mapping[str, Refined]) -> Refined:
+def merged(choice: Mapping[str, Refined]) -> Refined:
+    """By level, what its result says of it."""
     return Refined(
         {k: r.world_from_ct[k] for k, r in choice.items()},
         {k: r.similarity[k] for k, r in choice.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.errors import GeometryError
 from radgs.geometry import RigidTransform
-from radgs.registration.attempts import Attempt, Found, best_of, convinces, firm, not_torn
+from radgs.registration.attempts import Attempt, Found, best_of, convinces, firm, merged, not_torn
 from radgs.registration.consensus import consensus
 from radgs.registration.hypotheses import SOMEWHAT, nearest_level, place_neighbours
 from radgs.registration.refine import Refined, refine
@@ -58,7 +59,7 @@ def settle_names(
         return found, _without_doubts(doubts, found, counted)
     tried = 0.0
     for _ in range(_MOVES + 1):
-        others = _other_names(scene, found.best, laid or {}, settings)
+        others, same = _other_names(scene, found.best, laid or {}, settings)
         ours, theirs = _information(found.best, counted), _information(others[0].result, counted) if others else 0.0
         least = SOMEWHAT * settings.convincing_similarity
         if theirs <= ours or _agreement(others[0].result, counted) < least:
@@ -66,9 +67,20 @@ def settle_names(
         place_neighbours(scene, others, counted, settings)
         found, tried = best_of(others, counted), max(tried, ours)
     least = settings.certain_names * max(tried, theirs)
-    if ours >= max(least, _LEAST_INFORMATION * len(counted) * len(scene.views)) and len(scene.parts) > 1:
-        return found, _without_doubts(doubts, found, counted)
-    return found, doubts
+    if ours < max(least, _LEAST_INFORMATION * len(counted) * len(scene.views)) or len(scene.parts) < 2:
+        return found, doubts
+    return _compared(found, same, counted, _spacing(scene)), _without_doubts(doubts, found, counted)
+
+
+def _compared(
+    found: Found, same: list[Refined], points: Mapping[str, NDArray[np.float64]], spacing: NDArray[np.float64]
+) -> Found:
+    """Names that are certainly wrong say nothing of a pose: it is compared with what other starts made of these."""
+    half = float(np.linalg.norm(spacing)) / 2
+    kept = {level: found.other for level in points if (found.apart(level, points[level]) or 0.0) < half}
+    kept = {level: other for level, other in kept.items() if level in other.world_from_ct}
+    again = dict.fromkeys(points, same[0]) if same else {}
+    return replace(found, other=merged(again | kept))
 
 
 def _without_doubts(
@@ -92,20 +104,20 @@ def _clearly_named(
 
 def _other_names(
     scene: Scene, found: Refined, laid: Mapping[str, RigidTransform], settings: RefinementSettings
-) -> list[Attempt]:
+) -> tuple[list[Attempt], list[Refined]]:
     """Refinements with names one level off, up or down, whichever holds more information; the best first.
 
     Each way begins as one body, and from the detector's bent spine, in which each level takes its neighbour's place.
-    What ends where ``found`` is, because the detector was a level off, is no other name.
+    What ends where ``found`` is, because the detector was a level off, is no other name: it comes second, by itself.
     """
     order = cranio_caudal(scene.parts)
     centres = {level: scene.parts[level].centre.numpy() for level in order}
     if len(order) < 2:
-        return []
+        return [], []
     corners = {level: scene.parts[level].corners.numpy() for level in found.world_from_ct}
     body, _ = consensus(found.world_from_ct, corners)
-    spacing = np.diff(np.stack(list(centres.values())), axis=0).mean(axis=0)
-    ways = []
+    spacing = _spacing(scene)
+    ways, same = [], []
     for way, by in ((spacing, 1), (-spacing, -1)):
         starts = [(dict.fromkeys(scene.parts, body @ _shift(way)), True)]
         taken = {
@@ -119,10 +131,19 @@ def _other_names(
         for start, as_one_body in starts:
             with suppress(GeometryError):  # nothing would be seen there
                 ended.append(refine(scene, start, settings, as_one_body=as_one_body))
-        others = [one for one in ended if _moved_mm(found, one, centres) > float(np.linalg.norm(spacing)) / 2]
-        others.sort(key=lambda one: -_information(one, found.world_from_ct))
+        ended.sort(key=lambda one: -_information(one, found.world_from_ct))
+        elsewhere = [_moved_mm(found, one, centres) > float(np.linalg.norm(spacing)) / 2 for one in ended]
+        same += [one for one, moved in zip(ended, elsewhere, strict=True) if not moved]
+        others = [one for one, moved in zip(ended, elsewhere, strict=True) if moved]
         ways.append([Attempt(one, dict.fromkeys(found.world_from_ct, i)) for i, one in enumerate(others)])
-    return max(ways, key=lambda way: _information(way[0].result, found.world_from_ct) if way else 0.0)
+    same.sort(key=lambda one: -_information(one, found.world_from_ct))
+    return max(ways, key=lambda way: _information(way[0].result, found.world_from_ct) if way else 0.0), same
+
+
+def _spacing(scene: Scene) -> NDArray[np.float64]:
+    """From one level to the next, on average, CT, mm."""
+    centres = [scene.parts[level].centre.numpy() for level in cranio_caudal(scene.parts)]
+    return np.diff(np.stack(centres), axis=0).mean(axis=0)
 
 
 def _moved_mm(found: Refined, other: Refined, centres: Mapping[str, NDArray[np.float64]]) -> float:
