@@ -193,3 +193,26 @@ def test_certain_names_are_compared_with_what_came_back_and_not_with_wrong_ones(
     assert settled.best == found.best
     for level in levels:
         assert settled.apart(level, points[level]) == (pytest.approx(0.25) if returns else None)
+
+
+def test_after_a_move_the_start_that_led_there_is_not_tried_again(straight, monkeypatch):
+    """The result would come back to itself, and seem to be confirmed by another start."""
+    tissue, scene = straight
+    levels, points = doubted(straight)
+    starts = []
+
+    def refined(_, start, *__, **___):
+        starts.append(start["L1"].matrix)
+        moved = len(starts) in (2, 6)  # from the detector's spine, first a level down, then another
+        x, r = (40.0 * (1 + (len(starts) > 4)), 0.4 + 0.2 * (len(starts) > 4)) if moved else (-200.0, 0.1)
+        return result(x, {key: {"AP": r, "LA": r} for key in tissue.excess})
+
+    monkeypatch.setattr("radgs.registration.names.refine", refined)
+    monkeypatch.setattr("radgs.registration.names.place_neighbours", lambda *a: None)
+    found = result(0, {key: {"AP": 0.2, "LA": 0.2} for key in tissue.excess})
+    laid = {key: RigidTransform.about(np.zeros(3), [0.0, 0.1 * i, 0.0]) for i, key in enumerate(("T12", "L1", "L2"))}
+    settled, _ = settle_names(scene, Found(found, found), levels, points, Config().refinement, laid)
+    assert settled.best.world_from_ct["L1"].translation[0] == 80
+    assert len(starts) > 8
+    for led, after in ((1, starts[4:8]), (5, starts[8:])):
+        assert not any(np.allclose(starts[led], start) for start in after)

@@ -64,7 +64,7 @@ class JudgementSettings(Section):
     reject_probability: float = Field(0.3, gt=0, lt=1)
     max_disagreement_mm: PositiveFloat = Field(1.5, description="between results of independent starts")
     min_similarity: float = Field(0.2, ge=-1, le=1, description="gradient correlation of the least agreeing view")
-    min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra inside each image")
+    min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra that each image measured")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -57,15 +57,15 @@ def settle_names(
         return found, doubts
     if _clearly_named(scene, found, counted, settings):
         return found, _without_doubts(doubts, found, counted)
-    tried = 0.0
+    tried, laid = 0.0, laid or {}
     for _ in range(_MOVES + 1):
-        others, same = _other_names(scene, found.best, laid or {}, settings)
+        others, same, moved = _other_names(scene, found.best, laid, settings)
         ours, theirs = _information(found.best, counted), _information(others[0].result, counted) if others else 0.0
         least = SOMEWHAT * settings.convincing_similarity
         if theirs <= ours or _agreement(others[0].result, counted) < least:
             break
         place_neighbours(scene, others, counted, settings)
-        found, tried = best_of(others, counted), max(tried, ours)
+        found, tried, laid = best_of(others, counted), max(tried, ours), moved
     least = settings.certain_names * max(tried, theirs)
     if ours < max(least, _LEAST_INFORMATION * len(counted) * len(scene.views)) or len(scene.parts) < 2:
         return found, doubts
@@ -104,20 +104,22 @@ def _clearly_named(
 
 def _other_names(
     scene: Scene, found: Refined, laid: Mapping[str, RigidTransform], settings: RefinementSettings
-) -> tuple[list[Attempt], list[Refined]]:
+) -> tuple[list[Attempt], list[Refined], Mapping[str, RigidTransform]]:
     """Refinements with names one level off, up or down, whichever holds more information; the best first.
 
     Each way begins as one body, and from the detector's bent spine, in which each level takes its neighbour's place.
     What ends where ``found`` is, because the detector was a level off, is no other name: it comes second, by itself.
+    Third is the detector's spine with those other names: tried again, a start would confirm its own result.
     """
     order = cranio_caudal(scene.parts)
     centres = {level: scene.parts[level].centre.numpy() for level in order}
     if len(order) < 2:
-        return [], []
+        return [], [], laid
     corners = {level: scene.parts[level].corners.numpy() for level in found.world_from_ct}
     body, _ = consensus(found.world_from_ct, corners)
     spacing = _spacing(scene)
-    ways, same = [], []
+    ways: list[tuple[list[Attempt], dict[str, RigidTransform]]] = []
+    same: list[Refined] = []
     for way, by in ((spacing, 1), (-spacing, -1)):
         starts = [(dict.fromkeys(scene.parts, body @ _shift(way)), True)]
         taken = {
@@ -135,9 +137,10 @@ def _other_names(
         elsewhere = [_moved_mm(found, one, centres) > float(np.linalg.norm(spacing)) / 2 for one in ended]
         same += [one for one, moved in zip(ended, elsewhere, strict=True) if not moved]
         others = [one for one, moved in zip(ended, elsewhere, strict=True) if moved]
-        ways.append([Attempt(one, dict.fromkeys(found.world_from_ct, i)) for i, one in enumerate(others)])
+        ways.append(([Attempt(one, dict.fromkeys(found.world_from_ct, i)) for i, one in enumerate(others)], taken))
     same.sort(key=lambda one: -_information(one, found.world_from_ct))
-    return max(ways, key=lambda way: _information(way[0].result, found.world_from_ct) if way else 0.0), same
+    attempts, moved = max(ways, key=lambda w: _information(w[0][0].result, found.world_from_ct) if w[0] else 0.0)
+    return attempts, same, moved
 
 
 def _spacing(scene: Scene) -> NDArray[np.float64]:
