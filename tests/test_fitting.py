@@ -7,13 +7,13 @@ from scipy.spatial.transform import Rotation
 
 from radgs.anatomy import fitting
 from radgs.anatomy.doubts import fit_doubts, missed_doubts
-from radgs.anatomy.fitting import Fitted, Spine, _facings, _vertex, fit_spine
-from radgs.anatomy.matching import BANDS, Matcher
+from radgs.anatomy.fitting import Fitted, Spine, _facings, fit_spine
+from radgs.anatomy.matching import BANDS, Matcher, canvases, vertex
 from radgs.anatomy.placing import Seen
 from radgs.config import YoloSettings
 from radgs.geometry import Camera, RigidTransform
 from radgs.images import Volume, Xray
-from radgs.projection import project_part
+from radgs.projection import MovingParts, project_part
 
 NOMINAL = {"AP": [[1, 0, 0], [0, 0, -1], [0, 1, 0]], "LA": [[0, 1, 0], [0, 0, -1], [-1, 0, 0]]}
 LEVELS = ["T9", "T10", "T11", "T12", "L1", "L2", "L3"]
@@ -56,9 +56,13 @@ def views():
     return views
 
 
+def matcher_of(views, band=BANDS[0]):
+    return Matcher(canvases(views, np.zeros(3)), MovingParts(list(BONES.values())), CENTRES, band)
+
+
 @pytest.fixture(scope="module")
 def matcher(views):
-    return Matcher(views, BONES, CENTRES, np.zeros(3))
+    return matcher_of(views)
 
 
 def found(levels, named=0, off_mm=4.0):
@@ -110,7 +114,7 @@ def test_coarser_detail_is_asked_for_only_where_levels_fit_badly(matcher):
 @pytest.mark.parametrize("band", BANDS)
 def test_every_band_of_detail_finds_where_a_level_is(views, band):
     poses = dict.fromkeys(LEVELS, RigidTransform.from_rotation_translation(np.eye(3), [3, -4, 2]) @ WORLD_FROM_CT)
-    fits = Matcher(views, BONES, CENTRES, np.zeros(3), band).match(poses, ["T11", "L1"], 8.0, 8.0)
+    fits = matcher_of(views, band).match(poses, ["T11", "L1"], 8.0, 8.0)
     for match in fits.values():
         assert match.shift == pytest.approx([-3, 4, -2], abs=0.7)
         assert match.fit > 0.8
@@ -118,7 +122,7 @@ def test_every_band_of_detail_finds_where_a_level_is(views, band):
 
 def test_the_spine_is_taken_that_fits_best_whichever_detail_laid_it(matcher, views, monkeypatch):
     """The finest detail lays it a level off, the coarser one where it is, and the other way round."""
-    coarse = Matcher(views, BONES, CENTRES, np.zeros(3), BANDS[1])
+    coarse = matcher_of(views, BANDS[1])
     scored = found(["T10", "T11", "T12", "L1", "L2"])
     right = fit_spine([matcher], SPINE, *scored)
     laid = {}
@@ -168,9 +172,9 @@ def test_neighbours_turn_alike():
     assert _facings(worth)[3] > 0
 
 
-@pytest.mark.parametrize(("at", "vertex"), [(0.5, 0.5), (-0.25, -0.25), (3, 1)])
-def test_the_vertex_of_a_parabola(at, vertex):
-    assert _vertex(*(1 - (x - at) ** 2 for x in (-1, 0, 1))) == pytest.approx(vertex)
+@pytest.mark.parametrize(("at", "highest"), [(0.5, 0.5), (-0.25, -0.25), (3, 1)])
+def test_the_vertex_of_a_parabola(at, highest):
+    assert vertex(*(1 - (x - at) ** 2 for x in (-1, 0, 1))) == pytest.approx(highest)
 
 
 def doubts(fits, lead=0.4):

@@ -10,7 +10,7 @@ from radgs.kernels import gradients
 from radgs.registration import View, refine
 from radgs.registration.hypotheses import place_neighbours, refine_from_hypotheses
 from radgs.registration.register import laid_poses
-from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, match, search
+from radgs.registration.search import match, search_joint, search_spine
 from tests.phantoms import THERE, attempt, move, off, result
 
 
@@ -38,7 +38,7 @@ def test_correlation_finds_a_shift_and_leaves_out_what_was_not_measured(straight
 def test_the_spine_is_found_centimetres_away(straight, shift):
     tissue, scene = straight
     start = dict.fromkeys(tissue.excess, move(*shift) @ THERE)
-    found = search(scene, start, WHOLE_SPINE, 3)
+    found = search_spine(scene, start, 3)
     assert len(found) == 3
     assert off(start["L1"], tissue) > 25
     assert off(found[0] @ start["L1"], tissue) < 5  # the grid's step is 4 mm
@@ -49,9 +49,8 @@ def test_the_spine_is_found_centimetres_away(straight, shift):
 def test_one_vertebra_is_looked_for_around_where_its_joint_would_put_it(straight):
     tissue, scene = straight
     start = RigidTransform.about(THERE.apply(tissue.centre("L2")), np.radians([5.0, 0, 0])) @ move(7, -6, 5) @ THERE
-    (motion,) = search(scene, {"L2": start}, ONE_JOINT)
     assert off(start, tissue, "L2") > 9
-    assert off(motion @ start, tissue, "L2") < 4  # steps of 2 mm and 6 degrees
+    assert off(search_joint(scene, "L2", start), tissue, "L2") < 2
 
 
 @pytest.mark.parametrize("shift", [(-14, 12, 18), (18, -16, -20), (0, 0, -28)])
@@ -72,7 +71,7 @@ def test_a_start_beyond_the_reach_of_refinement_is_mended(straight, shift):
 def test_a_good_start_costs_two_refinements_and_no_search(straight, monkeypatch):
     tissue, scene = straight
     calls = []
-    monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: calls.append("search"))
+    monkeypatch.setattr("radgs.registration.hypotheses.search_spine", lambda *a: calls.append("search"))
     monkeypatch.setattr(
         "radgs.registration.hypotheses.refine", lambda *a, **k: calls.append("refine") or refine(*a, **k)
     )
@@ -83,7 +82,7 @@ def test_a_good_start_costs_two_refinements_and_no_search(straight, monkeypatch)
 
 def test_what_the_detector_laid_on_the_x_rays_is_tried_before_anything_is_searched(straight, monkeypatch):
     tissue, scene = straight
-    monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: pytest.fail("searched"))
+    monkeypatch.setattr("radgs.registration.hypotheses.search_spine", lambda *a: pytest.fail("searched"))
     start = dict.fromkeys(tissue.excess, move(18, -16, -20) @ THERE)
     laid = {"L1": move(1, -1, 1) @ THERE}
     points = {level: tissue.points(level) for level in start}
@@ -117,7 +116,7 @@ def test_levels_put_others_in_place_as_long_as_it_helps(straight, monkeypatch, g
 
 def test_places_where_nothing_would_be_seen_are_left_out(straight, monkeypatch):
     tissue, scene = straight
-    monkeypatch.setattr("radgs.registration.hypotheses.search", lambda *a: [move(5000, 0, 0)])
+    monkeypatch.setattr("radgs.registration.hypotheses.search_spine", lambda *a: [move(5000, 0, 0)])
     start = dict.fromkeys(tissue.excess, move(30, -25, 40) @ THERE)
     points = {level: tissue.points(level) for level in start}
     best = refine_from_hypotheses(scene, start, points, Config().refinement).best

@@ -6,6 +6,7 @@ from radgs.anatomy.crops import VertebraCrop, crop_vertebrae, fit_anchors, read_
 from radgs.anatomy.detection import detect_provided, detect_trained, find_levels, place_given, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.locating import locate
+from radgs.anatomy.matching import Band, Matcher, shift_cost, vertex
 from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
 from radgs.anatomy.tissue import SpineTissue, split_tissue
@@ -14,10 +15,12 @@ from radgs.anatomy.views import VertebraViews, cut_views, world_from_crop
 
 __all__ = [
     "LEVELS",
+    "Band",
     "Box",
     "Detections",
     "LevelAudit",
     "LevelDetector",
+    "Matcher",
     "ProvidedBoxes",
     "ProvidedLabels",
     "Segmenter",
@@ -44,8 +47,10 @@ __all__ = [
     "read_levels",
     "required_weights",
     "segment",
+    "shift_cost",
     "split_tissue",
     "verse_from_totalsegmentator",
+    "vertex",
     "world_from_crop",
     "write_audit",
 ]

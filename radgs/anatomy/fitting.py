@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from radgs.anatomy.matching import Match, Matcher, shift_cost
+from radgs.anatomy.matching import Match, Matcher, shift_cost, vertex
 from radgs.anatomy.placing import Seen, place_spine
 from radgs.geometry import RigidTransform
 
@@ -23,7 +23,7 @@ _FACINGS_DEG = (-15.0, 0.0, 15.0)  # turns about the patient's long axis that ar
 _TURNS_DEG = np.arange(-18.0, 18.1, 3.0)  # among which the best is guessed
 _JOINT_DEG = 4.0  # of which neighbours' turns differ
 _FACING_WEIGHT = 8.0  # of a level's correlation against half a squared difference of neighbours
-_TILT_DEG, _LEAST_BEND = 8.0, 0.02  # tilts tried; a parabola through their correlations must be bent by so much
+_TILT_DEG = 8.0  # turns tried
 _FAR_MM, _NEAR_MM = 12.0, 9.0  # how far is searched first and later
 _OFF_MM, _LEFT_MM = 8.0, 4.0  # how far off levels may well be before and after the first search
 _GOOD, _SETTLED = 0.65, 0.8  # fits of a level that others may be placed by, and of one that is looked for no more
@@ -243,21 +243,16 @@ def _turned(
 def _tilted(
     matcher: Matcher, spine: Spine, poses: dict[str, RigidTransform], matches: Mapping[str, Match]
 ) -> tuple[dict[str, RigidTransform], dict[str, Match]]:
-    """Levels tilted forward and sideways as they fit best: a bent spine's joints do more than its middle line shows."""
+    """Levels turned about each axis as they fit best: a bent spine's joints do more than its middle line shows."""
     best, untilted = dict(matches), poses
-    for axis in (0, 1):
+    for axis in (0, 1, 2):
         turned = [_turned(spine, untilted, dict.fromkeys(matches, side * _TILT_DEG), axis) for side in (-1, 1)]
         low, high = (matcher.match(one, list(matches), _NEAR_MM, _LEFT_MM) for one in turned)
-        tilts = {k: _vertex(low[k].worth, matches[k].worth, high[k].worth) * _TILT_DEG for k in matches}
+        tilts = {k: vertex(low[k].worth, matches[k].worth, high[k].worth) * _TILT_DEG for k in matches}
         poses = _turned(spine, poses, tilts, axis)
         best = {k: max(best[k], low[k], high[k], key=lambda match: match.worth) for k in matches}
-    return poses, best
-
-
-def _vertex(low: float, mid: float, high: float) -> float:
-    """Where between -1 and 1 the parabola through three values is highest."""
-    bend = 2 * mid - low - high
-    return float(np.clip((high - low) / (2 * bend) if bend > _LEAST_BEND else np.sign(high - low), -1, 1))
+    again = matcher.match(poses, list(matches), _NEAR_MM, _LEFT_MM)
+    return poses, {k: max(best[k], again[k], key=lambda match: match.worth) for k in matches}
 
 
 def _facings(worth: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ sizes. The image's detail is divided by its local strength, so that metal and sk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from radgs.anatomy.canvas import canvas_camera, to_canvas
+from radgs.anatomy.levels import cranio_caudal
 from radgs.geometry import Camera, RigidTransform
-from radgs.images import Volume, Xray
+from radgs.images import Xray
 from radgs.kernels import Box, SlidPictures, along_axes, gradients, slide
 from radgs.projection import MovingParts
 
@@ -32,6 +33,7 @@ _RIM_PX = 2  # around a vertebra, compared too
 _AROUND_PX = 31  # half of a vertebra and more
 _LEAST_SEEN = 0.3  # of a template's strength, or of what is around a point, on measured pixels
 _GRID_MM = 1.5  # of the shifts compared
+_LEAST_BEND = 0.02  # of a parabola through correlations
 _PRIOR = 0.1  # what half a squared distance, in units of how far off it may be, costs in correlation
 
 
@@ -87,27 +89,26 @@ class Matcher:
     """Compares vertebrae with the views of a shot.
 
     Args:
-        xrays: by view.
-        bones: by level, its attenuation above soft tissue, 1/mm.
+        images: by view, its camera and line integrals ``[h, w]``, NaN where not measured.
+        bones: attenuation above soft tissue, 1/mm, of the levels in the order of ``centres``.
         centres: by level, ``[3]`` in the CT, mm.
-        middle: ``[3]`` world, mm; somewhere in the spine.
         band: what is compared.
     """
 
     def __init__(
         self,
-        xrays: Mapping[str, Xray],
-        bones: Mapping[str, Volume],
+        images: Iterable[tuple[Camera, Float[np.ndarray, "h w"]]],
+        bones: MovingParts,
         centres: Mapping[str, NDArray[np.float64]],
-        middle: NDArray[np.float64],
         band: Band = BANDS[0],
     ) -> None:
         self.centres, self.band = centres, band
-        self.views = [_view(xray, middle, band) for xray in xrays.values()]
-        self._names = list(bones)
-        self._rows = {level: row for row, level in enumerate(bones)}
-        self._parts = MovingParts(list(bones.values()))
-        side = max(len(view.measured) for view in self.views)
+        self.views = [_view(camera, image, band) for camera, image in images]
+        self._names, self._parts = list(centres), bones
+        self._rows = {level: row for row, level in enumerate(centres)}
+        order = cranio_caudal(centres)
+        self._near = {level: order[max(i - 1, 0) : i + 2] for i, level in enumerate(order)}
+        side = max(max(view.measured.shape) for view in self.views)
         self._details = torch.stack([_padded(view.detail, side) for view in self.views])
         self._measured = torch.stack([_padded(view.measured, side) for view in self.views])
 
@@ -133,17 +134,7 @@ class Matcher:
             off_mm: how far off a level may well be: shifts cost the square of their ratio to it.
         """
         axis = np.arange(-reach_mm, reach_mm + _GRID_MM / 2, _GRID_MM)
-        drawn = self._drawn(poses, levels)
-        jobs = [(v, i) for i in range(len(levels)) for v in range(len(self.views)) if (v, levels[i]) in drawn]
-        fits, slid, steps = np.zeros((len(levels), *[len(axis)] * 3)), np.empty((0, 1, 1)), np.empty((0, 2, 3))
-        if jobs:
-            pictures, steps = self._pictures(drawn, poses, [(v, levels[i]) for v, i in jobs], reach_mm)
-            correlations = slide(pictures, self._details, self._measured, rim=_RIM_PX, least=_LEAST_SEEN)
-            owners = torch.tensor([i for _, i in jobs])
-            fits = along_axes(
-                correlations, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels)
-            ).numpy()
-            slid = correlations.numpy()
+        fits, slid, steps, jobs = self._slid(poses, levels, axis)
         square = axis**2
         cost = shift_cost(square[:, None, None] + square[:, None] + square, off_mm)
         best = [_best(fit, cost, axis) for fit in fits]
@@ -153,12 +144,38 @@ class Matcher:
             by_view[i, view] = one[row, column]
         return {k: replace(m, weakest=float(w)) for k, m, w in zip(levels, best, by_view.min(axis=1), strict=True)}
 
+    def fits(
+        self, poses: Mapping[str, RigidTransform], levels: Sequence[str], axis: NDArray[np.float64]
+    ) -> Float[np.ndarray, "L n n n"]:
+        """How well each level fits wherever it is shifted to: correlations summed over the views.
+
+        Args:
+            poses: world_from_ct.
+            levels: which of them.
+            axis: ``[n]`` shifts along each axis of the world, mm, ascending.
+        """
+        return self._slid(poses, levels, axis)[0]
+
+    def _slid(
+        self, poses: Mapping[str, RigidTransform], levels: Sequence[str], axis: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64], list[tuple[int, int]]]:
+        """`fits`; by view and level, correlations, pixels that 1 mm along each axis goes, and which they are."""
+        drawn = self._drawn(poses, levels)
+        jobs = [(v, i) for i in range(len(levels)) for v in range(len(self.views)) if (v, levels[i]) in drawn]
+        if not jobs:
+            return np.zeros((len(levels), *[len(axis)] * 3)), np.empty((0, 1, 1), np.float32), np.empty((0, 2, 3)), []
+        reach = float(np.abs(axis).max())
+        pictures, steps = self._pictures(drawn, poses, [(v, levels[i]) for v, i in jobs], reach)
+        slid = slide(pictures, self._details, self._measured, rim=_RIM_PX, least=_LEAST_SEEN)
+        owners = torch.tensor([i for _, i in jobs])
+        fits = along_axes(slid, owners, torch.from_numpy(steps), torch.from_numpy(axis), len(levels))
+        return fits.numpy(), slid.numpy(), steps, jobs
+
     def _drawn(
         self, poses: Mapping[str, RigidTransform], levels: Sequence[str]
     ) -> dict[tuple[int, str], tuple[Box, NDArray[np.float32]]]:
         """By view and level, windows and line integrals of levels and their neighbours; none behind the source."""
-        rows = [self._rows[level] for level in levels]
-        near = sorted({n for row in rows for n in (row - 1, row, row + 1) if 0 <= n < len(self._names)})
+        near = sorted({self._rows[k] for level in levels for k in self._near[level]})
         if not near:
             return {}
         matrices = np.stack([poses[self._names[n]].matrix for n in near])
@@ -178,8 +195,7 @@ class Matcher:
         pictures, own = np.zeros((2, len(jobs), height, width), dtype=np.float32)
         steps, radius = np.empty((len(jobs), 2, 3)), []
         for n, ((view, level), (top, bottom, left, right)) in enumerate(zip(jobs, windows, strict=True)):
-            row = self._rows[level]
-            for name in self._names[max(row - 1, 0) : row + 2]:
+            for name in self._near[level]:
                 if (view, name) in drawn:
                     _add(pictures[n], top - edge, left - edge, *drawn[view, name])
             own[n, edge : edge + bottom - top, edge : edge + right - left] = drawn[view, level][1]
@@ -202,10 +218,22 @@ def shift_cost(square: Any, off_mm: float) -> Any:
     return 0.5 * _PRIOR * square / off_mm**2
 
 
-def _view(xray: Xray, middle: NDArray[np.float64], band: Band) -> _View:
-    depth = float(xray.camera.camera_from_world.apply(middle)[2])
-    pixels = round(depth / float(canvas_camera(xray.camera, 1).K[0, 0]) / _PIXEL_MM)
-    camera, image = canvas_camera(xray.camera, pixels), to_canvas(xray, pixels)
+def canvases(xrays: Mapping[str, Xray], middle: NDArray[np.float64]) -> list[tuple[Camera, Float[np.ndarray, "n n"]]]:
+    """X-rays as a :class:`Matcher` takes them, with the pixels that `BANDS` are for.
+
+    Args:
+        xrays: by view.
+        middle: ``[3]`` world, mm; somewhere in the spine.
+    """
+    out = []
+    for xray in xrays.values():
+        depth = float(xray.camera.camera_from_world.apply(middle)[2])
+        pixels = round(depth / float(canvas_camera(xray.camera, 1).K[0, 0]) / _PIXEL_MM)
+        out.append((canvas_camera(xray.camera, pixels), to_canvas(xray, pixels)))
+    return out
+
+
+def _view(camera: Camera, image: Float[np.ndarray, "h w"], band: Band) -> _View:
     known = np.isfinite(image)
     weight = ndimage.gaussian_filter(known.astype(np.float32), 2 * band.coarse_px)
     around = ndimage.gaussian_filter(np.where(known, image, 0), 2 * band.coarse_px) / np.maximum(weight, 1e-3)
@@ -221,8 +249,8 @@ def _view(xray: Xray, middle: NDArray[np.float64], band: Band) -> _View:
 
 def _padded(image: Float[np.ndarray, "*c h w"], side: int) -> Float[Tensor, "*c n n"]:
     """Zeros below and to the right."""
-    more = side - image.shape[-1]
-    return torch.nn.functional.pad(torch.from_numpy(image), (0, more, 0, more))
+    right, below = side - image.shape[-1], side - image.shape[-2]
+    return torch.nn.functional.pad(torch.from_numpy(image), (0, right, 0, below))
 
 
 def _add(picture: NDArray[np.float32], top: int, left: int, window: Box, image: NDArray[np.float32]) -> None:
@@ -245,3 +273,9 @@ def _best(fit: NDArray[np.float64], cost: NDArray[np.float64], axis: NDArray[np.
             if low + high < 2 * mid:
                 shift[i] += 0.5 * _GRID_MM * (low - high) / (low + high - 2 * mid)
     return Match(shift, float(fit[at]), float(total[at]))
+
+
+def vertex(low: float, mid: float, high: float) -> float:
+    """Where between -1 and 1 the parabola through three values (at -1, 0 and 1) is highest."""
+    bend = 2 * mid - low - high
+    return float(np.clip((high - low) / (2 * bend) if bend > _LEAST_BEND else np.sign(high - low), -1, 1))

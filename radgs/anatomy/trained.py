@@ -12,12 +12,13 @@ from radgs.anatomy.decoding import decode
 from radgs.anatomy.doubts import border_doubts, fit_doubts, missed_doubts, naming_doubts
 from radgs.anatomy.fitting import Fitted, Spine, fit_spine
 from radgs.anatomy.locating import locate
-from radgs.anatomy.matching import BANDS, Matcher
+from radgs.anatomy.matching import BANDS, Matcher, canvases
 from radgs.anatomy.tissue import SpineTissue
 from radgs.config import Config
 from radgs.errors import AnatomyError
 from radgs.geometry import patient_axes
 from radgs.images import Volume, Xray
+from radgs.projection import MovingParts
 
 _VOXEL_MM = 2.0  # in plane, of the vertebrae that are compared with the images
 _REACH_LEVELS = 2  # so far from one that was found is a level placed that was not
@@ -44,7 +45,7 @@ class TrainedDetector:
         if unknown:
             raise AnatomyError(f"{weights_folder}: knows {', '.join(unknown)}, which the CT's labels do not have")
         self.centres = {level: tissue.centre(level) for level in self.network.levels}
-        self.bones = {level: _coarse(tissue.excess[level]) for level in self.network.levels}
+        self.bones = MovingParts([_coarse(tissue.excess[level]) for level in self.network.levels])
 
     def locate(self, xrays: Mapping[str, Xray]) -> tuple[dict[str, Any], dict[str, str]]:
         """The levels' places in a shot.
@@ -65,7 +66,8 @@ class TrainedDetector:
         points = {level: np.array(entry["centre_mm"]) for level, entry in located.items()}
         scores = {level: min(view["score"] for view in entry["views"].values()) for level, entry in located.items()}
         middle = np.median(list(points.values()), axis=0)
-        matchers = (Matcher(xrays, self.bones, self.centres, middle, band) for band in BANDS)
+        images = canvases(xrays, middle)
+        matchers = (Matcher(images, self.bones, self.centres, band) for band in BANDS)
         fitted = fit_spine(matchers, Spine(self.network.levels, self.centres, patient_axes(cameras)), points, scores)
         self._settle(xrays, located, not_seen, fitted)
         settings = self.config.detection.yolo

@@ -27,11 +27,11 @@ from radgs.registration.attempts import (
     worst_similarity,
 )
 from radgs.registration.consensus import consensus
-from radgs.registration.refine import move_as_one_body, refine
+from radgs.registration.refine import refine
 from radgs.registration.scene import Scene
-from radgs.registration.search import ONE_JOINT, WHOLE_SPINE, search
+from radgs.registration.search import search_joint, search_spine
 
-_PLACES = 4  # that are looked at more closely
+_PLACES = 2  # of the spine that are refined
 _ROUNDS = 3  # in which levels put the others in place, twice each
 _LEAST_GAIN, _MOST_IDLE = 0.05, 2  # of what all levels say together: the best poses are as good as they get
 _NOTHING = 0.05  # is a similarity by chance
@@ -74,15 +74,11 @@ def refine_from_hypotheses(
             attempts.append(Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 2)))
     place_neighbours(scene, attempts, counted, settings)
     if not convinces(best_of(attempts, counted), counted, settings):
-        places = []
-        for motion in search(scene, dict.fromkeys(scene.parts, body), WHOLE_SPINE, _PLACES):
+        for motion in search_spine(scene, dict.fromkeys(scene.parts, body), _PLACES):
             with suppress(GeometryError):  # nothing would be seen there
-                places.append(move_as_one_body(scene, motion @ body, settings))
-        if places:
-            likeliest, _ = min(places, key=lambda place: place[1])
-            result = refine(scene, dict.fromkeys(scene.parts, likeliest), settings)
-            attempts.append(Attempt(result, dict.fromkeys(start, len(attempts))))
-            place_neighbours(scene, attempts, counted, settings)
+                result = refine(scene, dict.fromkeys(scene.parts, motion @ body), settings)
+                attempts.append(Attempt(result, dict.fromkeys(start, len(attempts))))
+        place_neighbours(scene, attempts, counted, settings)
     return best_of(attempts, counted)
 
 
@@ -126,8 +122,7 @@ def _placed(scene: Scene, sure: Mapping[str, RigidTransform]) -> dict[str, Rigid
     placed = dict(sure)
     while rest := [level for level in scene.parts if level not in placed]:
         _, level, beside = min((_apart(a, b, scene), a, b) for a in rest for b in placed)
-        pose = placed[beside]
-        placed[level] = search(scene, {level: pose}, ONE_JOINT)[0] @ pose
+        placed[level] = search_joint(scene, level, placed[beside])
     return placed
 
 

@@ -145,15 +145,6 @@ def moved(scene: Scene, poses: Poses, motion: Float64[Tensor, " p"]) -> Poses:
     return {level: pose @ move for (level, pose), move in zip(poses.items(), moves, strict=True)}
 
 
-def move_as_one_body(scene: Scene, body: RigidTransform, settings: RefinementSettings) -> tuple[RigidTransform, float]:
-    """The first stage of a refinement alone: world_from_ct afterwards, and the loss there."""
-    sigma_px, steps = settings.one_body_stages[0]
-    poses = dict.fromkeys(scene.parts, body.tensor())
-    seen = _prepare(scene, poses, settings, sigma_px, moves=False)
-    poses, _, last = _minimise(seen, poses, steps, together=True)
-    return RigidTransform.nearest(next(iter(poses.values())).numpy()), last.loss
-
-
 @dataclass(frozen=True)
 class _Comparison:
     """The X-rays at one blur, with pixels no finer than it needs, and the soft tissue that they show."""

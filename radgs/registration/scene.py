@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radgs.anatomy import SpineTissue
+from radgs.anatomy import Band, Matcher, SpineTissue
 from radgs.images import Volume
 from radgs.projection import DrawnPart, MovingParts
 from radgs.registration.soft_tissue import SoftTissue
 from radgs.registration.view import View
 
 _BONE_STEP_MM = 1.2
+_DETAIL_MM = 1.3, 4.4  # Gaussians between which lies what vertebrae are looked for by
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class Scene:
         self.parts = {level: Part.of(excess) for level, excess in tissue.excess.items()}
         self.soft = soft or SoftTissue.of(tissue)
         self._bones = MovingParts(list(tissue.excess.values()))
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        """Says where the vertebrae might lie in these views."""
+        pixel_mm = float(np.mean([view.pixel_mm for view in self.views.values()]))
+        images = [(v.camera, torch.where(v.measured, v.image, torch.nan).numpy()) for v in self.views.values()]
+        centres = {level: part.centre.numpy() for level, part in self.parts.items()}
+        return Matcher(images, self._bones, centres, Band(*(mm / pixel_mm for mm in _DETAIL_MM)))
 
     def draw(
         self, poses: Mapping[str, Float64[Tensor, "4 4"]], step_mm: float, margin: int
@@ -85,6 +95,7 @@ class Scene:
     def seen_by(self, views: Mapping[str, View]) -> Scene:
         """The same with other views."""
         other = copy(self)
+        other.__dict__.pop("matcher", None)  # of other views
         other.views = dict(views)
         return other
 

@@ -7,7 +7,6 @@ space fits as well as its two (or more) shifts in the planes do. Perspective cha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from radgs.anatomy import cranio_caudal
+from radgs.anatomy import cranio_caudal, shift_cost, vertex
 from radgs.geometry import RigidTransform
 from radgs.kernels import gradients
 from radgs.registration.normal_equations import VISIBLE
@@ -25,53 +24,36 @@ from radgs.registration.view import View, dilated
 
 _BLUR_PX = 1.0
 _AROUND_PX = 3  # of the vertebrae, where pictures are compared
+_SPINE_FACTOR, _SPINE_MM, _STEP_MM = 2, 40.0, 4.0  # the spine: pixels binned, shifts along each axis, their steps
+_SPINE_OFF_MM = 30.0  # so far off it may well be
+_JOINT_MM, _JOINT_OFF_MM = 12.0, 6.0  # one vertebra: the same
 _APART_MM = 10.0
+_TURNS, _TURN_DEG = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]), 8.0
+_LEAD_FACTOR = 4
 _LEAST_SEEN = 0.4  # of the vertebrae's surroundings
 _FURTHEST, _HERE, _ELSEWHERE = 1.4, 0.3, 0.6  # levels up and down: looked at, the same name, another name
 _ASIDE_MM = 12.0
-_PRICE = 0.05  # correlation that a motion as far as is usual costs
 
 
-@dataclass(frozen=True)
-class Reach:
-    """How far is looked, and how closely.
+def search_spine(scene: Scene, poses: Mapping[str, RigidTransform], count: int) -> list[RigidTransform]:
+    """The likeliest rigid motions in the world of all vertebrae together, the likeliest first.
 
-    Attributes:
-        factor: pixels binned.
-        shift_mm: along each axis.
-        step_mm: between shifts.
-        turn_deg: no turn, and one about each axis to each side.
-        usual_mm: a shift so long is nothing unusual; the price goes with the square.
-    """
-
-    factor: int
-    shift_mm: float
-    step_mm: float
-    turn_deg: float
-    usual_mm: float
-
-
-WHOLE_SPINE = Reach(factor=4, shift_mm=40.0, step_mm=4.0, turn_deg=8.0, usual_mm=np.inf)
-ONE_JOINT = Reach(factor=2, shift_mm=12.0, step_mm=2.0, turn_deg=6.0, usual_mm=8.0)
-
-
-def search(scene: Scene, poses: Mapping[str, RigidTransform], reach: Reach, count: int = 1) -> list[RigidTransform]:
-    """The likeliest rigid motions in the world of some vertebrae together, the likeliest first.
+    Joints bend: each vertebra may lie a step of the search off.
 
     Args:
         scene: the X-rays and the CT.
-        poses: world_from_ct, roughly, of what moves; all vertebrae of the scene take the soft tissue along.
-        reach: of the search.
+        poses: world_from_ct, roughly.
         count: at most so many, whose shifts are at least 1 cm apart.
     """
-    coarse = scene.coarser(reach.factor)
-    middle = np.stack([pose.apply(scene.parts[k].centre.numpy()) for k, pose in poses.items()]).mean(axis=0)
-    steps = np.arange(-reach.shift_mm, reach.shift_mm + reach.step_mm / 2, reach.step_mm)
-    shifts = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    turns = [RigidTransform.about(middle, np.radians(reach.turn_deg) * turn) for turn in _TURNS]
+    matcher, levels = scene.coarser(_SPINE_FACTOR).matcher, list(poses)
+    middle = np.stack([pose.apply(matcher.centres[k]) for k, pose in poses.items()]).mean(axis=0)
+    axis = np.arange(-_SPINE_MM, _SPINE_MM + _STEP_MM / 2, _STEP_MM)
+    turns = [RigidTransform.about(middle, np.radians(_TURN_DEG) * turn) for turn in _TURNS]
     moved = [{k: turn @ pose for k, pose in poses.items()} for turn in turns]
-    scores = np.stack([_scores(coarse, there, middle, shifts) for there in moved])
-    scores -= _PRICE * (shifts**2).sum(axis=1) / reach.usual_mm**2
+    fits = [matcher.fits(there, levels, axis) for there in moved]
+    scores = np.stack([(each + ndimage.maximum_filter(each, (1, 3, 3, 3))).mean(axis=0).ravel() / 2 for each in fits])
+    shifts = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    scores -= shift_cost((shifts**2).sum(axis=1), _SPINE_OFF_MM)
     found: list[tuple[int, int]] = []
     for best in np.argsort(-scores, axis=None):
         turn, shift = np.unravel_index(best, scores.shape)
@@ -80,6 +62,28 @@ def search(scene: Scene, poses: Mapping[str, RigidTransform], reach: Reach, coun
         if len(found) == count:
             break
     return [RigidTransform.from_rotation_translation(np.eye(3), shifts[s]) @ turns[t] for t, s in found]
+
+
+def search_joint(scene: Scene, level: str, beside: RigidTransform) -> RigidTransform:
+    """Where one vertebra lies, looked for around where an unbent joint would put it.
+
+    Args:
+        scene: the X-rays and the CT.
+        level: its name.
+        beside: world_from_ct of its neighbour.
+    """
+    matcher = scene.matcher
+    centre = beside.apply(matcher.centres[level])
+
+    def tried(turn: NDArray[np.float64]) -> tuple[float, RigidTransform]:
+        pose = RigidTransform.about(centre, np.radians(_TURN_DEG) * turn) @ beside
+        match = matcher.match(dict.fromkeys(scene.parts, pose), [level], _JOINT_MM, _JOINT_OFF_MM)[level]
+        return match.worth, RigidTransform.from_rotation_translation(np.eye(3), match.shift) @ pose
+
+    found = [tried(turn) for turn in _TURNS]
+    worth = [one for one, _ in found]
+    likeliest = np.array([vertex(worth[4 + axis], worth[0], worth[1 + axis]) for axis in range(3)])
+    return max([*found, tried(likeliest)], key=lambda one: one[0])[1]
 
 
 def lead_over_other_names(scene: Scene, poses: Mapping[str, RigidTransform]) -> float:
@@ -91,7 +95,7 @@ def lead_over_other_names(scene: Scene, poses: Mapping[str, RigidTransform]) -> 
         scene: the X-rays and the CT.
         poses: world_from_ct of all levels, at least two, as refined.
     """
-    coarse = scene.coarser(WHOLE_SPINE.factor)
+    coarse = scene.coarser(_LEAD_FACTOR)
     centres = np.stack([poses[k].apply(scene.parts[k].centre.numpy()) for k in cranio_caudal(poses)])
     along = np.diff(centres, axis=0).mean(axis=0)
     spacing = float(np.linalg.norm(along))
@@ -101,9 +105,6 @@ def lead_over_other_names(scene: Scene, poses: Mapping[str, RigidTransform]) -> 
     scores = _scores(coarse, poses, centres.mean(axis=0), steps @ np.stack([along, *across])) / len(coarse.views)
     levels = np.abs(steps[:, 0])
     return float(scores[levels < _HERE].max() - scores[levels > _ELSEWHERE].max())
-
-
-_TURNS = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
 
 
 def _scores(
