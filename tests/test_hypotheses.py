@@ -9,8 +9,9 @@ from radgs.geometry import RigidTransform
 from radgs.kernels import gradients
 from radgs.registration import View, refine
 from radgs.registration.hypotheses import place_neighbours, refine_from_hypotheses
+from radgs.registration.name_lead import match
 from radgs.registration.register import laid_poses
-from radgs.registration.search import match, search_joint, search_spine
+from radgs.registration.search import search_joint, search_spine
 from tests.phantoms import THERE, attempt, move, off, result
 
 
@@ -44,6 +45,25 @@ def test_the_spine_is_found_centimetres_away(straight, shift):
     assert off(found[0] @ start["L1"], tissue) < 5  # the grid's step is 4 mm
     places = [motion.apply(start["L1"].apply(tissue.centre("L1"))) for motion in found]
     assert min(np.linalg.norm(a - b) for i, a in enumerate(places) for b in places[:i]) >= 9.9
+
+
+def test_a_spine_whose_joints_are_bent_is_found_as_well(straight):
+    tissue, scene = straight
+    start = dict.fromkeys(tissue.excess, move(20, -12, 0) @ THERE)
+    for level, bend in {"T11": -12.0, "T12": -8.0, "L2": 8.0}.items():
+        if level in start:
+            middle = start["L1"].apply(tissue.centre("L1"))
+            start[level] = RigidTransform.about(middle, np.radians([bend, 0, 0])) @ start[level]
+    found = search_spine(scene, start, 1)[0]
+    assert off(found @ start["L1"], tissue) < 6
+    assert off(start["L1"], tissue) > 20
+
+
+def test_a_scene_with_other_views_looks_for_vertebrae_in_those(straight):
+    _, scene = straight
+    assert scene.matcher is scene.matcher
+    for other in (scene.coarser(2), scene.seen_by({"AP": scene.views["AP"]})):
+        assert [view.camera for view in other.matcher.views] == [view.camera for view in other.views.values()]
 
 
 def test_one_vertebra_is_looked_for_around_where_its_joint_would_put_it(straight):

@@ -10,8 +10,8 @@ from radgs.config import Config
 from radgs.geometry import RigidTransform
 from radgs.registration import refine
 from radgs.registration.attempts import Found
+from radgs.registration.name_lead import lead_over_other_names
 from radgs.registration.names import settle_names
-from radgs.registration.search import lead_over_other_names
 from tests.phantoms import THERE, move, off, result
 
 

@@ -17,9 +17,9 @@ from radgs.geometry import RigidTransform
 from radgs.registration.attempts import Attempt, Found, best_of, convinces, firm, merged, not_torn
 from radgs.registration.consensus import consensus
 from radgs.registration.hypotheses import SOMEWHAT, nearest_level, place_neighbours
+from radgs.registration.name_lead import lead_over_other_names
 from radgs.registration.refine import Refined, refine
 from radgs.registration.scene import Scene
-from radgs.registration.search import lead_over_other_names
 
 _LEAST_INFORMATION = 0.1  # nats a pixel, mean over levels and views: less is soon chance
 _MOVES = 2  # levels that a spine may be off
