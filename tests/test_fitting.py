@@ -103,6 +103,16 @@ def test_a_chain_that_the_detector_bent_away_is_found_level_by_level_from_what_f
         assert np.linalg.norm(fitted.poses[level].apply(CENTRES[level]) - WORLD_FROM_CT.apply(CENTRES[level])) < 2
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_level_is_turned_back_about_each_axis(matcher, axis):
+    centre = WORLD_FROM_CT.apply(CENTRES["T12"])
+    turn = RigidTransform.about(centre, np.radians(7.0) * np.eye(3)[axis])
+    poses = dict.fromkeys(LEVELS, turn @ WORLD_FROM_CT)
+    turned, _ = fitting._tilted(matcher, SPINE, poses, matcher.match(poses, ["T12"], 9.0, 4.0))
+    left = turned["T12"].rotation @ WORLD_FROM_CT.rotation.T
+    assert np.degrees(Rotation.from_matrix(left).magnitude()) < 3.5
+
+
 def test_coarser_detail_is_asked_for_only_where_levels_fit_badly(matcher):
     def matchers():
         yield matcher
