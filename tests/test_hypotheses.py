@@ -47,6 +47,15 @@ def test_the_spine_is_found_centimetres_away(straight, shift):
     assert min(np.linalg.norm(a - b) for i, a in enumerate(places) for b in places[:i]) >= 9.9
 
 
+def test_a_spine_turned_far_is_found(straight):
+    tissue, scene = straight
+    turn = RigidTransform.about(THERE.apply(tissue.centre("L1")), np.radians([25.0, -25.0, 20.0]))
+    start = dict.fromkeys(tissue.excess, move(8, -4, 12) @ turn @ THERE)
+    (found,) = search_spine(scene, start, 1)
+    assert max(off(start[level], tissue, level) for level in start) > 25
+    assert max(off(found @ start[level], tissue, level) for level in start) < 12  # turns are 16 degrees apart
+
+
 class Peaks:
     """Stands for a scene and its matcher: levels fit at known shifts along x, and nowhere else."""
 

@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from radgs.anatomy import split_tissue
 from radgs.config import CArmSettings, Config
 from radgs.geometry import RigidTransform
+from radgs.kernels import gradients
 from radgs.registration import Scene, View
 from radgs.registration.information import information, information_weights
+from radgs.registration.noise import certainty
 from radgs.registration.normal_equations import normal_equations
 from radgs.registration.refine import make_targets, refine, soft_tissue
-from tests.phantoms import THERE, block_spine, xrays_of
+from tests.phantoms import THERE, block_spine, off, xrays_of
 
 
 @pytest.fixture(scope="module")
@@ -97,4 +100,53 @@ def test_a_noisy_view_hardly_spoils_what_a_clear_one_says(spine):
         found = refine(Scene(views, tissue), start, Config().refinement, as_one_body=False)
         assert all(by_view["LA"] < by_view["AP"] for by_view in found.similarity.values())
         errors += [abs(found.world_from_ct[k].apply(tissue.centre(k)) - truth[k])[2] for k in start]
-    assert max(errors) < 0.3  # 0.4 where both count alike
+    assert max(errors) < 0.35  # 0.45 where both count alike
+
+
+def test_noise_is_measured_where_it_is(spine):
+    xray = spine[1]["AP"]
+    columns = xray.line_integrals.shape[1]
+    deviation = np.where(np.arange(columns) < columns // 2, 0.1, 0.4)
+    view = view_of(spine, noisy(xray, deviation))
+    factor = columns // view.image.shape[1]
+    quarter = view.image.shape[1] // 4
+    for column, expected in ((quarter, 0.1), (3 * quarter, 0.4)):
+        measured = view.noise[60:-60, column - 15 : column + 15].mean()
+        assert float(measured) == pytest.approx((expected / factor) ** 2, rel=0.05)
+    assert torch.allclose(view.coarser(2).noise[20, 20], view.noise[40:42, 40:42].mean() / 4)
+
+
+def test_pixels_count_by_the_spread_of_their_noise_and_all_alike_without(spine):
+    seen = torch.randn(2, 40, 40, generator=torch.Generator().manual_seed(0))
+    where = torch.ones(40, 40, dtype=torch.bool)
+    noise = torch.full((40, 40), 0.5)
+    noise[:, 20:] = 200.0
+    found = certainty(noise, seen, where, 0.8)
+    assert (found <= 1).all()
+    grain = noise * (gradients(torch.randn(1, 400, 400), 0.8).square().mean())
+    lacks = grain * found**2 / (1 - found**2)  # the same everywhere
+    assert torch.allclose(lacks, lacks[0, 0], rtol=0.01)
+    assert torch.equal(certainty(0 * noise, seen, where, 0.8), torch.ones(40, 40))
+    assert torch.equal(certainty(noise, seen, ~where, 0.8), torch.ones(40, 40))
+    clear = view_of(spine, spine[1]["AP"])
+    assert torch.equal(clear.certainty(gradients(clear.image[None], 0.8)[0], 0.8), torch.ones_like(clear.image))
+
+
+def test_where_an_x_ray_is_noisy_it_pulls_less(spine, monkeypatch):
+    """Half of each picture is clear."""
+    tissue, xrays = spine
+    start = dict.fromkeys(tissue.excess, THERE @ RigidTransform.from_rotation_translation(np.eye(3), [0.5, 0.5, -0.5]))
+
+    def errors():
+        out = []
+        for seed in range(4):
+            rows = np.arange(xrays["AP"].line_integrals.shape[0])[:, None]
+            deviation = np.where(rows % 120 < 60, 0.02, 0.8)
+            views = {n: view_of(spine, noisy(x, deviation, [seed, len(n)])) for n, x in xrays.items()}
+            found = refine(Scene(views, tissue), start, Config().refinement, as_one_body=False)
+            out += [off(found.world_from_ct[k], tissue, k) for k in start]
+        return float(np.mean(out))
+
+    weighed = errors()
+    monkeypatch.setattr("radgs.registration.view.certainty", lambda noise, *_: torch.ones_like(noise))
+    assert weighed < 0.8 * errors()

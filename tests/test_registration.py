@@ -16,8 +16,9 @@ from radgs.images import Xray
 from radgs.kernels.correlation_reference import correlation, outlier_weights
 from radgs.registration import Evidence, Scene, Verdict, View, consensus, judge, refine
 from radgs.registration.hypotheses import nearest_level
+from radgs.registration.joints import joint_prior, prior_residuals
 from radgs.registration.judge import probability, read_model
-from radgs.registration.normal_equations import body_from_levels, prior_residuals
+from radgs.registration.normal_equations import body_from_levels
 from radgs.registration.refine import moved
 from radgs.simulation import ArticulatedSpine, CArm, SpinePose
 from tests.phantoms import block_spine
@@ -108,6 +109,26 @@ def test_the_prior_is_zero_at_rest_and_its_derivatives_are_those_of_finite_diffe
         change[parameter] = 1e-5
         ends = [prior_residuals(scene, moved(scene, poses, s * change), settings)[0] for s in (1, -1)]
         assert torch.allclose(by_pose[:, parameter], (ends[0] - ends[1]) / 2e-5, atol=1e-3)
+
+
+def test_the_prior_lets_go_of_a_joint_that_is_bent_far_more_than_it_expects(bent):
+    """Its part of the loss grows like a logarithm there; gradients are those of finite differences."""
+    scene = scene_of(*bent)
+    settings = load_config({}).refinement
+    rest = {level: torch.eye(4, dtype=torch.float64) for level in scene.parts}
+    shift = torch.zeros(6 * len(rest), dtype=torch.float64)
+    along = 6 * list(rest).index("L1") + 3  # of two joints
+
+    def prior(mm):
+        shift[along] = mm
+        return joint_prior(scene, moved(scene, rest, shift), settings)
+
+    for mm in (0.5, 2.0, 10.0):
+        slope = (prior(mm + 1e-4).loss - prior(mm - 1e-4).loss) / 2e-4
+        assert float(prior(mm).gradient[along]) == pytest.approx(slope, rel=1e-4)
+    near, far = prior(0.1).loss / 0.1**2, prior(20.0).loss / 20.0**2
+    assert near == pytest.approx(2 / settings.prior_mm**2, rel=0.01)
+    assert far < 0.2 * near
 
 
 def test_moving_all_as_one_body_moves_every_level_as_its_own_parameters_say(bent):

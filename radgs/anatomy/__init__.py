@@ -6,7 +6,7 @@ from radgs.anatomy.crops import VertebraCrop, crop_vertebrae, fit_anchors, read_
 from radgs.anatomy.detection import detect_provided, detect_trained, find_levels, place_given, read_levels
 from radgs.anatomy.levels import LEVELS, cranio_caudal, level_name, neighbours, verse_from_totalsegmentator
 from radgs.anatomy.locating import locate
-from radgs.anatomy.matching import Band, Matcher, shift_cost, vertex
+from radgs.anatomy.matching import Band, Matcher, off_cost, vertex
 from radgs.anatomy.provided import ProvidedLabels
 from radgs.anatomy.segmentation import Segmenter, make_segmenter, read_labelled_ct, segment
 from radgs.anatomy.tissue import SpineTissue, split_tissue
@@ -40,6 +40,7 @@ __all__ = [
     "locate",
     "make_segmenter",
     "neighbours",
+    "off_cost",
     "place_given",
     "read_audit",
     "read_crop",
@@ -47,7 +48,6 @@ __all__ = [
     "read_levels",
     "required_weights",
     "segment",
-    "shift_cost",
     "split_tissue",
     "verse_from_totalsegmentator",
     "vertex",

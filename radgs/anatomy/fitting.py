@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from radgs.anatomy.matching import Match, Matcher, shift_cost, vertex
+from radgs.anatomy.matching import Match, Matcher, off_cost, vertex
 from radgs.anatomy.placing import Seen, place_spine
 from radgs.geometry import RigidTransform
 
@@ -197,7 +197,7 @@ def _better(
     """A level's pose and match, or those of before if they are worth more so far from where it is placed now."""
     seen, centre = before.seen[level], spine.centres[level]
     off = seen.point - at.poses[level].apply(centre)
-    worth = before.fits[level] - shift_cost(float(off @ off), _LEFT_MM)
+    worth = before.fits[level] - off_cost(float(off @ off), _LEFT_MM)
     if seen.rotation is None or worth <= match.worth:
         return pose, match
     back = RigidTransform.from_rotation_translation(seen.rotation, seen.point - seen.rotation @ centre)

@@ -136,7 +136,7 @@ class Matcher:
         axis = np.arange(-reach_mm, reach_mm + _GRID_MM / 2, _GRID_MM)
         fits, slid, steps, jobs = self._slid(poses, levels, axis)
         square = axis**2
-        cost = shift_cost(square[:, None, None] + square[:, None] + square, off_mm)
+        cost = off_cost(square[:, None, None] + square[:, None] + square, off_mm)
         best = [_best(fit, cost, axis) for fit in fits]
         by_view = np.zeros((len(levels), len(self.views)))
         for one, step, (view, i) in zip(slid, steps, jobs, strict=True):
@@ -213,9 +213,9 @@ class Matcher:
         ), steps
 
 
-def shift_cost(square: Any, off_mm: float) -> Any:
-    """What shifts, by their squares (mm^2), cost in correlation if levels may well be so far off."""
-    return 0.5 * _PRIOR * square / off_mm**2
+def off_cost(square: Any, off: float) -> Any:
+    """What shifts, by their squares (mm^2), cost in correlation if levels may well be so far off; or turns, alike."""
+    return 0.5 * _PRIOR * square / off**2
 
 
 def canvases(xrays: Mapping[str, Xray], middle: NDArray[np.float64]) -> list[tuple[Camera, Float[np.ndarray, "n n"]]]:

@@ -10,27 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-import roma
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from radgs.anatomy import cranio_caudal
 from radgs.config import RefinementSettings
 from radgs.geometry import cross_matrix
 from radgs.kernels import LEAST_CURVATURE, Box, correlations, gradients
 from radgs.projection import DrawnPart
 from radgs.registration.cameras import CameraCorrections
-from radgs.registration.scene import Scene
+from radgs.registration.joints import joint_prior
+from radgs.registration.scene import Poses, Scene
 from radgs.registration.view import dilated
 
 VISIBLE = 0.01  # a line integral of bone that counts as the vertebra's silhouette
 _FEWEST_PIXELS = 50
 _NEAR_PX = 4  # of the silhouette, where images are compared
 
-Poses = dict[str, Float64[Tensor, "4 4"]]
 Weights = Mapping[str, Mapping[str, float]]
 
 
@@ -39,12 +36,15 @@ class Target:
     """What a view is compared with at one blur.
 
     Attributes:
-        gradients: ``[1 + k, 2, H, W]``: of the X-ray and of what soft tissue may add to it, along u and v.
+        gradients: ``[1 + k, 2, H, W]``: of the X-ray and of what soft tissue may add to it, along u and v, times
+            ``certainty``.
+        certainty: ``[H, W]``: what each pixel counts, see `View.certainty`.
         usable: ``[H, W]`` bool.
         blur_px: theirs, binned pixels.
     """
 
     gradients: Float[Tensor, "k 2 H W"]
+    certainty: Float[Tensor, "H W"]
     usable: Tensor
     blur_px: float
 
@@ -145,13 +145,15 @@ def normal_equations(
             curvature, own = by_all.T @ curvature @ by_all, slice(6 * row, 6 * row + 6)
             terms.append(Term(name, weight[i], own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
-        residual, by_all = prior_residuals(scene, poses, settings)
+        of_joints = joint_prior(scene, poses, settings)
+        loss += prior_weight * of_joints.loss
+        gradient[:of_poses] += prior_weight * of_joints.gradient
+        hessian[:of_poses, :of_poses] += prior_weight * of_joints.hessian
         if cameras:
-            residual = torch.cat([residual, cameras.amount.flatten()])
-            by_all = torch.block_diag(by_all, torch.eye(count - of_poses, dtype=torch.float64))
-        loss += prior_weight * float(residual @ residual)
-        gradient += 2 * prior_weight * by_all.T @ residual
-        hessian += 2 * prior_weight * by_all.T @ by_all
+            corrected = cameras.amount.flatten()
+            loss += prior_weight * float(corrected @ corrected)
+            gradient[of_poses:] += 2 * prior_weight * corrected
+            hessian.diagonal()[of_poses:] += 2 * prior_weight
     return NormalEquations(loss, gradient, hessian, similarity, terms)
 
 
@@ -162,7 +164,7 @@ class _Drawn:
     Attributes:
         rows: of the levels among all.
         windows: that they are drawn in.
-        images: ``[7, 2, h, w]``: the image and its six derivatives, along u and v.
+        images: ``[7, 2, h, w]``: the image and its six derivatives, along u and v, times the target's certainty.
         pixels: ``[n, 2]``, row and column of what is compared: near the silhouette; none where that is too few.
     """
 
@@ -179,37 +181,13 @@ class _Drawn:
             near = dilated((part.image[0] > VISIBLE).float(), _NEAR_PX) > 0
             at = torch.nonzero(near & target.usable[y0:y1, x0:x1])
             pixels.append((at if len(at) >= _FEWEST_PIXELS else at[:0]) + torch.tensor([y0, x0]))
-        images = [gradients(part.image, target.blur_px) for _, part in shown]
+        images = [gradients(part.image, target.blur_px) * _inside(part.window, target.certainty) for _, part in shown]
         return cls([row for row, _ in shown], [part.window for _, part in shown], images, pixels)
 
 
-def prior_residuals(
-    scene: Scene, poses: Poses, settings: RefinementSettings
-) -> tuple[Float64[Tensor, " r"], Float64[Tensor, "r p"]]:
-    """Standardised relative turns and gaps of neighbours against their places in the CT, and their derivatives."""
-    levels = list(poses)
-    order = cranio_caudal(levels)
-    residuals, by_pose = [], []
-    turn_spread, gap_spread = math.radians(settings.prior_deg), settings.prior_mm
-    for upper, lower in pairwise(order):
-        middle = (scene.parts[upper].centre + scene.parts[lower].centre) / 2
-        a, b = poses[upper][:3, :3], poses[lower][:3, :3]
-        turn = roma.rotmat_to_rotvec(a.T @ b)
-        gap = a @ middle + poses[upper][:3, 3] - b @ middle - poses[lower][:3, 3]
-        residuals += [turn / turn_spread, gap / gap_spread]
-        block = torch.zeros(6, 6 * len(levels), dtype=torch.float64)
-        cross, eye = cross_matrix(turn), torch.eye(3, dtype=torch.float64)
-        i, j = 6 * levels.index(upper), 6 * levels.index(lower)
-        block[:3, i : i + 3] = -(eye - cross / 2 + cross @ cross / 12) / turn_spread
-        block[:3, j : j + 3] = (eye + cross / 2 + cross @ cross / 12) / turn_spread
-        block[3:, i : i + 3] = -a @ cross_matrix(middle - scene.parts[upper].centre) / gap_spread
-        block[3:, i + 3 : i + 6] = a / gap_spread
-        block[3:, j : j + 3] = b @ cross_matrix(middle - scene.parts[lower].centre) / gap_spread
-        block[3:, j + 3 : j + 6] = -b / gap_spread
-        by_pose.append(block)
-    if not residuals:
-        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, 6 * len(levels), dtype=torch.float64)
-    return torch.cat(residuals), torch.cat(by_pose)
+def _inside(window: Box, image: Float[Tensor, "H W"]) -> Float[Tensor, "h w"]:
+    y0, y1, x0, x1 = window
+    return image[y0:y1, x0:x1]
 
 
 def body_from_levels(centres: Sequence[Float64[Tensor, " 3"]]) -> Float64[Tensor, "p 6"]:

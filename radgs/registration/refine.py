@@ -28,13 +28,12 @@ from radgs.registration.layers import find_shifts, shifted, still
 from radgs.registration.normal_equations import (
     VISIBLE,
     NormalEquations,
-    Poses,
     Target,
     Weights,
     body_from_levels,
     normal_equations,
 )
-from radgs.registration.scene import Scene
+from radgs.registration.scene import Poses, Scene
 from radgs.registration.single_views import views_apart
 from radgs.registration.view import View, dilated
 
@@ -87,9 +86,10 @@ def make_targets(
     for name, view in scene.views.items():
         rows, columns = view.camera.height * factor, view.camera.width * factor
         tissue = F.avg_pool2d(soft[name][:, :rows, :columns], factor)
-        images = torch.cat([view.image[None], tissue])
         blur_px = view.blur_px(sigma_px)
-        targets[name] = Target(gradients(images, blur_px), view.usable(blur_px) > 0, blur_px)
+        images = gradients(torch.cat([view.image[None], tissue]), blur_px)
+        certainty = view.certainty(images[0], blur_px)
+        targets[name] = Target(images * certainty, certainty, view.usable(blur_px) > 0, blur_px)
     return targets
 
 

@@ -22,6 +22,8 @@ from radgs.registration.view import View
 _BONE_STEP_MM = 1.2
 _DETAIL_MM = 1.3, 4.4  # Gaussians between which lies what vertebrae are looked for by
 
+Poses = dict[str, Float64[Tensor, "4 4"]]  # by level, world_from_ct
+
 
 @dataclass(frozen=True)
 class Part:

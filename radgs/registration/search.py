@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from radgs.anatomy import shift_cost, vertex
+from radgs.anatomy import off_cost, vertex
 from radgs.geometry import RigidTransform
 from radgs.registration.scene import Scene
 
 _SPINE_FACTOR, _SPINE_MM, _STEP_MM = 2, 40.0, 4.0  # the spine: pixels binned, shifts along each axis, their steps
-_SPINE_OFF_MM = 30.0  # so far off it may well be
+_SPINE_OFF_MM, _SPINE_OFF_DEG = 30.0, 50.0  # so far off it may well be
+_SPINE_TURNS, _SPINE_STEP_DEG = 3, 16.0  # steps of turns about any axis, their size
 _JOINT_MM, _JOINT_OFF_MM = 12.0, 6.0  # one vertebra: the same
 _APART_MM = 10.0
 _TURNS, _TURN_DEG = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]), 8.0
@@ -35,12 +36,14 @@ def search_spine(scene: Scene, poses: Mapping[str, RigidTransform], count: int) 
     matcher, levels = scene.coarser(_SPINE_FACTOR).matcher, list(poses)
     middle = np.stack([pose.apply(matcher.centres[k]) for k, pose in poses.items()]).mean(axis=0)
     axis = np.arange(-_SPINE_MM, _SPINE_MM + _STEP_MM / 2, _STEP_MM)
-    turns = [RigidTransform.about(middle, np.radians(_TURN_DEG) * turn) for turn in _TURNS]
+    vectors = _SPINE_STEP_DEG * _ball(_SPINE_TURNS)
+    turns = [RigidTransform.about(middle, np.radians(vector)) for vector in vectors]
     moved = [{k: turn @ pose for k, pose in poses.items()} for turn in turns]
     fits = [matcher.fits(there, levels, axis) for there in moved]
     scores = np.stack([(each + ndimage.maximum_filter(each, (1, 3, 3, 3))).mean(axis=0).ravel() / 2 for each in fits])
     shifts = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    scores -= shift_cost((shifts**2).sum(axis=1), _SPINE_OFF_MM)
+    scores -= off_cost((shifts**2).sum(axis=1), _SPINE_OFF_MM)
+    scores -= off_cost((vectors**2).sum(axis=1), _SPINE_OFF_DEG)[:, None]
     found: list[tuple[int, int]] = []
     for best in np.argsort(-scores, axis=None):
         turn, shift = np.unravel_index(best, scores.shape)
@@ -49,6 +52,13 @@ def search_spine(scene: Scene, poses: Mapping[str, RigidTransform], count: int) 
         if len(found) == count:
             break
     return [RigidTransform.from_rotation_translation(np.eye(3), shifts[s]) @ turns[t] for t, s in found]
+
+
+def _ball(radius: int) -> NDArray[np.float64]:
+    """Points of whole numbers no further than ``radius`` from 0, ``[n, 3]``."""
+    along = np.arange(-radius, radius + 1)
+    points = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
+    return points[(points**2).sum(axis=1) <= radius**2].astype(np.float64)
 
 
 def search_joint(scene: Scene, level: str, beside: RigidTransform) -> RigidTransform:

@@ -14,7 +14,7 @@ from torch import Tensor
 from radgs.errors import GeometryError
 from radgs.geometry import Camera
 from radgs.images import Xray
-from radgs.registration.grain import grain_px
+from radgs.registration.noise import certainty, noise_and_grain
 
 _SPINE_MM = 80.0  # from the middle of the levels: there noise is looked at
 
@@ -28,6 +28,7 @@ class View:
         measured: ``[H, W]``.
         camera: of the binned image.
         pixel_mm: size of a binned pixel at the depth of the spine.
+        noise: ``[H, W]``, the variance of line integrals; absent where nothing tells.
         grain_px: the blur from which on detail near the spine is more than noise; 0 where nothing tells.
     """
 
@@ -35,6 +36,7 @@ class View:
     measured: Bool[Tensor, "H W"]
     camera: Camera
     pixel_mm: float
+    noise: Float[Tensor, "H W"] | None = None
     grain_px: float = 0.0
 
     @classmethod
@@ -61,8 +63,15 @@ class View:
         u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
         u0, v0 = camera.project(centre)
         near = measured & (np.hypot(u - u0, v - v0) * native * factor < _SPINE_MM)
-        grain = grain_px(blocks, filled, near)
-        return cls(torch.from_numpy(filled), torch.from_numpy(measured), camera, native * factor, grain)
+        noise, grain = noise_and_grain(blocks, filled, near)
+        return cls(
+            torch.from_numpy(filled),
+            torch.from_numpy(measured),
+            camera,
+            native * factor,
+            torch.from_numpy(noise),
+            grain,
+        )
 
     def coarser(self, factor: int) -> View:
         """Means over blocks of ``factor x factor`` pixels."""
@@ -70,7 +79,10 @@ class View:
         rows, columns = camera.height * factor, camera.width * factor
         image = F.avg_pool2d(self.image[None, None, :rows, :columns], factor)[0, 0]
         gaps = F.max_pool2d((~self.measured[None, None, :rows, :columns]).float(), factor)[0, 0]
-        return View(image, gaps == 0, camera, self.pixel_mm * factor, self.grain_px / factor)
+        noise = self.noise
+        if noise is not None:
+            noise = F.avg_pool2d(noise[None, None, :rows, :columns], factor)[0, 0] / factor**2
+        return View(image, gaps == 0, camera, self.pixel_mm * factor, noise, self.grain_px / factor)
 
     def without(self, pixels: Bool[Tensor, "H W"]) -> View:
         """The same with some pixels not measured."""
@@ -79,6 +91,18 @@ class View:
     def blur_px(self, sigma_px: float) -> float:
         """At which the view is compared where all are at ``sigma_px``: a noisy one at no less than its grain."""
         return max(sigma_px, self.grain_px)
+
+    def certainty(self, seen: Float[Tensor, "2 H W"], blur_px: float) -> Float[Tensor, "H W"]:
+        """What each pixel's gradient counts beside others', 0 to 1.
+
+        Args:
+            seen: gradients of the view after a blur.
+            blur_px: the blur.
+        """
+        usable = self.usable(blur_px) > 0
+        if self.noise is None or not usable.any():
+            return torch.ones_like(self.image)
+        return certainty(self.noise, seen, usable & (self.image >= self.image[usable].median()), blur_px)
 
     def usable(self, sigma_px: float) -> Float[Tensor, "H W"]:
         """1 where neither the blur nor the derivative reaches an unmeasured pixel, else 0."""
