@@ -1,6 +1,6 @@
 """The prior on joints: neighbours lie to each other about as in the CT.
 
-It is Cauchy's: a joint that is bent as expected is held as by a Gaussian, one that the X-rays show far more bent hardly.
+It is Cauchy's: a joint that is bent as expected is held as by a Gaussian's, one that is bent far more is hardly held.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """How noisy an X-ray is: how much of its detail is chance, and where.
 
-Behind bone and much tissue few quanta are left, whose logarithm scatters more: it counts less (`certainty`).
+Behind bone and much tissue few quanta are left. They scatter like Poisson's: behind a line integral a the variance of
+their logarithm is exp(a) times that in air. That is how noise differs from a pixel to the next; how large it is, is
+measured all over the image, so other laws do little harm. What is noisier counts less (`certainty`).
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from radgs.kernels import gradients
 
 _BLURS_PX = (0.0, 0.8, 1.1, 1.6, 2.3)
 _MOST_NOISE = 0.6  # of the energy of gradients
-_AROUND_PX = 5.0  # pixels that are as noisy
+_SMOOTH_PX = 3.0  # a line integral that noise hardly moves
+_EDGE = 10.0  # times the median of squares: metal's edges differ by more than noise
+_AROUND_PX = 15.0  # pixels that are noisy by the same law
 _UNEXPLAINED = 0.2  # of the energy of gradients that are no noise is what the model lacks
-_LEAST_SIGNAL = 0.1  # of the energy of gradients
+_LEAST_SIGNAL, _NOTHING = 0.1, 1e-3  # of the energy of gradients
+_MEDIAN_OF_TWO = math.log(2)  # of the mean of two squares of standard normal numbers
 
 
 def noise_and_grain(
@@ -48,12 +53,15 @@ def noise_and_grain(
     black = (np.add.outer(np.arange(factor), np.arange(factor)) % 2 == 0)[None, :, None, :]
     halves = [np.where(half, blocks, 0).sum(axis=(1, 3)) / half.sum() for half in (black, ~black)]
     noise = ((halves[0] - halves[1]) / 2).astype(np.float32)
+    quanta = np.exp(-ndimage.gaussian_filter(image, _SMOOTH_PX, mode="nearest"))
     known = np.isfinite(noise)
-    noise = np.where(known, noise, 0)
-    squares = ndimage.gaussian_filter(np.stack([noise**2, known]).astype(np.float32), (0, _AROUND_PX, _AROUND_PX))
-    variance = squares[0] / np.maximum(squares[1], np.finfo(np.float32).tiny)
+    squares = np.where(known, noise, 0) ** 2 * quanta
+    squares = np.minimum(squares, _EDGE * np.median(squares[near]))
+    in_air = np.stack([squares, known]).astype(np.float32)
+    in_air = ndimage.gaussian_filter(in_air, (0, _AROUND_PX, _AROUND_PX))
+    variance = in_air[0] / np.maximum(in_air[1], np.finfo(np.float32).tiny) / quanta
     where = torch.from_numpy(near & (image >= np.median(image[near])))
-    both = torch.from_numpy(np.stack([image, noise]))
+    both = torch.from_numpy(np.stack([image, np.nan_to_num(noise)]))
     for blur_px in _BLURS_PX:
         seen, grain = gradients(both, blur_px).square().sum(dim=1)[:, where].median(dim=1).values
         if grain <= _MOST_NOISE * seen:
@@ -77,11 +85,11 @@ def certainty(
         where: pixels that tell how large gradients are.
         blur_px: the blur.
     """
-    variance = noise * _gain(blur_px)
-    if not where.any() or variance[where].median() <= 0:
+    variance, energy = noise * _gain(blur_px), seen.square().mean(dim=0)
+    if not where.any() or variance[where].median() <= _NOTHING * energy[where].mean():
         return torch.ones_like(noise)
-    energy = seen.square().mean(dim=0)[where].median() / math.log(2)  # as the mean of two squares of normal numbers
-    signal = max(energy - variance[where].median(), _LEAST_SIGNAL * energy)
+    usual, chance = energy[where].median() / _MEDIAN_OF_TWO, variance[where].median()
+    signal = max(usual - chance, _LEAST_SIGNAL * usual)
     lacks = _UNEXPLAINED * signal
     return (lacks / (lacks + variance)).sqrt()
 
