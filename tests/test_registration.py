@@ -119,16 +119,34 @@ def test_the_prior_lets_go_of_a_joint_that_is_bent_far_more_than_it_expects(bent
     shift = torch.zeros(6 * len(rest), dtype=torch.float64)
     along = 6 * list(rest).index("L1") + 3  # of two joints
 
-    def prior(mm):
+    def prior(mm, lets_go=True):
         shift[along] = mm
-        return joint_prior(scene, moved(scene, rest, shift), settings)
+        return joint_prior(scene, moved(scene, rest, shift), settings, lets_go=lets_go)
 
-    for mm in (0.5, 2.0, 10.0):
-        slope = (prior(mm + 1e-4).loss - prior(mm - 1e-4).loss) / 2e-4
-        assert float(prior(mm).gradient[along]) == pytest.approx(slope, rel=1e-4)
-    near, far = prior(0.1).loss / 0.1**2, prior(20.0).loss / 20.0**2
-    assert near == pytest.approx(2 / settings.prior_mm**2, rel=0.01)
-    assert far < 0.2 * near
+    for mm, lets_go in ((0.5, True), (2.0, True), (10.0, True), (10.0, False)):
+        slope = (prior(mm + 1e-4, lets_go).loss - prior(mm - 1e-4, lets_go).loss) / 2e-4
+        assert float(prior(mm, lets_go).gradient[along]) == pytest.approx(slope, rel=1e-4)
+    squared = 20.0**2 / settings.prior_mm**2
+    assert prior(0.1).loss == pytest.approx(2 * squared * (0.1 / 20.0) ** 2, rel=0.01)
+    assert prior(20.0).loss < 0.2 * 2 * squared
+    assert prior(20.0, lets_go=False).loss == pytest.approx(2 * squared)
+
+
+@pytest.mark.parametrize("stages", [[(0.8, 12)], [(1.5, 10), (0.8, 12)]])
+def test_joints_are_let_go_in_the_last_stage_alone(bent, monkeypatch, stages):
+    tissue, truth, xrays = bent
+    asked = []
+
+    def prior(*args, lets_go):
+        asked.append(lets_go)
+        return joint_prior(*args, lets_go=lets_go)
+
+    monkeypatch.setattr("radgs.registration.normal_equations.joint_prior", prior)
+    settings = Config().refinement.model_copy(update={"articulated_stages": stages})
+    refine(scene_of(tissue, truth, xrays), truth, settings, as_one_body=False)
+    assert asked == sorted(asked)
+    assert asked[0] == (len(stages) == 1)
+    assert asked[-1]
 
 
 def test_moving_all_as_one_body_moves_every_level_as_its_own_parameters_say(bent):

@@ -1,6 +1,6 @@
 """The prior on joints: neighbours lie to each other about as in the CT.
 
-It is Cauchy's: a joint that is bent as expected is held as by a Gaussian's, one that is bent far more is hardly held.
+It may be Cauchy's: a joint that is bent as expected is held as by a Gaussian's, one that is bent far more hardly.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ class JointPrior:
     hessian: Float64[Tensor, "p p"]
 
 
-def joint_prior(scene: Scene, poses: Poses, settings: RefinementSettings) -> JointPrior:
+def joint_prior(scene: Scene, poses: Poses, settings: RefinementSettings, *, lets_go: bool) -> JointPrior:
     """What joints cost at ``poses``.
 
     Args:
         scene: where vertebrae lie in the CT.
         poses: by level, world_from_ct.
         settings: the prior's spreads.
+        lets_go: whether it is Cauchy's; else a Gaussian's.
     """
     residual, by_pose = prior_residuals(scene, poses, settings)
     squared = residual.view(-1, 3).square().sum(dim=1) / _EXPECTED
-    held = (1 / (1 + squared)).repeat_interleave(3)
-    loss = _EXPECTED * float(squared.log1p().sum())
-    return JointPrior(loss, 2 * by_pose.T @ (held * residual), 2 * by_pose.T @ (held[:, None] * by_pose))
+    loss, held = (squared.log1p(), 1 / (1 + squared)) if lets_go else (squared, torch.ones_like(squared))
+    held = held.repeat_interleave(3)
+    gradient, hessian = 2 * by_pose.T @ (held * residual), 2 * by_pose.T @ (held[:, None] * by_pose)
+    return JointPrior(_EXPECTED * float(loss.sum()), gradient, hessian)
 
 
 def prior_residuals(

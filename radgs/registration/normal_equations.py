@@ -101,6 +101,8 @@ def normal_equations(
     prior_weight: float,
     cameras: CameraCorrections | None = None,
     weights: Weights | None = None,
+    *,
+    joints_let_go: bool = False,
 ) -> NormalEquations:
     """The loss at ``poses`` and its quadratic model.
 
@@ -112,6 +114,7 @@ def normal_equations(
         prior_weight: of the priors against the correlations.
         cameras: corrections that are parameters too; absent: cameras are right.
         weights: by level and view, of the correlations; 1 where absent.
+        joints_let_go: whether the prior hardly holds joints that are bent far, see `joint_prior`.
     """
     levels = list(poses)
     seen = cameras.apply(scene) if cameras else scene
@@ -145,7 +148,7 @@ def normal_equations(
             curvature, own = by_all.T @ curvature @ by_all, slice(6 * row, 6 * row + 6)
             terms.append(Term(name, weight[i], own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
-        of_joints = joint_prior(scene, poses, settings)
+        of_joints = joint_prior(scene, poses, settings, lets_go=joints_let_go)
         loss += prior_weight * of_joints.loss
         gradient[:of_poses] += prior_weight * of_joints.gradient
         hessian[:of_poses, :of_poses] += prior_weight * of_joints.hessian

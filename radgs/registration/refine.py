@@ -152,18 +152,22 @@ class _Comparison:
     scene: Scene
     targets: dict[str, Target]
     settings: RefinementSettings
+    joints_let_go: bool
     weights: Weights | None = None
 
     def fit(self, poses: Poses, prior_weight: float, cameras: CameraCorrections | None = None) -> NormalEquations:
-        return normal_equations(self.scene, poses, self.targets, self.settings, prior_weight, cameras, self.weights)
+        seen, lets_go = (self.scene, poses, self.targets, self.settings), self.joints_let_go
+        return normal_equations(*seen, prior_weight, cameras, self.weights, joints_let_go=lets_go)
 
 
-def _prepare(scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool) -> _Comparison:
+def _prepare(
+    scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool, last: bool
+) -> _Comparison:
     factor = max(int(sigma_px / (_BLUR_A_PIXEL if moves else _BLUR_A_PIXEL_AT_FIRST)), 1)
     soft, scene = soft_tissue(scene, poses, moves=moves)
     scene, sigma_px = scene.coarser(factor), sigma_px / factor
     settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
-    return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), settings)
+    return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), settings, joints_let_go=last)
 
 
 def _minimise(
@@ -234,9 +238,10 @@ def refine(
     schedule = [(True, *s) for s in settings.one_body_stages] if as_one_body else []
     schedule += [(False, *s) for s in settings.articulated_stages]
     cameras = None
-    for number, (together, sigma_px, steps) in enumerate(schedule):
-        seen = _prepare(scene, poses, settings, sigma_px, moves=not together)
-        if settings.corrects_cameras and number == len(schedule) - 1:
+    for number, (together, sigma_px, steps) in enumerate(schedule, 1):
+        is_last = number == len(schedule)
+        seen = _prepare(scene, poses, settings, sigma_px, moves=not together, last=is_last)
+        if settings.corrects_cameras and is_last:
             cameras = CameraCorrections.none(scene, poses, settings)
         poses, cameras, last = _minimise(seen, poses, int(steps), together=together, cameras=cameras)
     found = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
