@@ -10,8 +10,9 @@ from radgs.kernels import gradients
 from radgs.registration import View, refine
 from radgs.registration.hypotheses import place_neighbours, refine_from_hypotheses
 from radgs.registration.name_lead import match
+from radgs.registration.refine import Refined
 from radgs.registration.register import laid_poses
-from radgs.registration.search import search_joint, search_spine
+from radgs.registration.search import FAR_TURNS, NEAR_TURNS, search_joint, search_spine
 from tests.phantoms import THERE, attempt, move, off, result
 
 
@@ -39,7 +40,7 @@ def test_correlation_finds_a_shift_and_leaves_out_what_was_not_measured(straight
 def test_the_spine_is_found_centimetres_away(straight, shift):
     tissue, scene = straight
     start = dict.fromkeys(tissue.excess, move(*shift) @ THERE)
-    found = search_spine(scene, start, 3)
+    found = search_spine(scene, start, NEAR_TURNS, 3)
     assert len(found) == 3
     assert off(start["L1"], tissue) > 25
     assert off(found[0] @ start["L1"], tissue) < 5  # the grid's step is 4 mm
@@ -51,7 +52,7 @@ def test_a_spine_turned_far_is_found(straight):
     tissue, scene = straight
     turn = RigidTransform.about(THERE.apply(tissue.centre("L1")), np.radians([25.0, -25.0, 20.0]))
     start = dict.fromkeys(tissue.excess, move(8, -4, 12) @ turn @ THERE)
-    (found,) = search_spine(scene, start, 1)
+    (found,) = search_spine(scene, start, FAR_TURNS, 1)
     assert max(off(start[level], tissue, level) for level in start) > 25
     assert max(off(found @ start[level], tissue, level) for level in start) < 12  # turns are 16 degrees apart
 
@@ -77,7 +78,9 @@ class Peaks:
 
 
 def first_shift(scene):
-    return search_spine(scene, dict.fromkeys(scene.centres, RigidTransform.identity()), 1)[0].apply(np.zeros(3))
+    return search_spine(scene, dict.fromkeys(scene.centres, RigidTransform.identity()), NEAR_TURNS, 1)[0].apply(
+        np.zeros(3)
+    )
 
 
 def test_a_bent_spine_is_found_where_all_levels_nearly_fit_and_not_where_some_fit_alike():
@@ -103,6 +106,21 @@ def test_one_vertebra_is_looked_for_around_where_its_joint_would_put_it(straight
     start = RigidTransform.about(THERE.apply(tissue.centre("L2")), np.radians([5.0, 0, 0])) @ move(7, -6, 5) @ THERE
     assert off(start, tissue, "L2") > 9
     assert off(search_joint(scene, "L2", start), tissue, "L2") < 2
+
+
+@pytest.mark.parametrize(("said", "searches"), [(0.9, 1), (0.1, 2)])
+def test_far_turns_are_tried_only_where_no_level_says_anything(straight, monkeypatch, said, searches):
+    tissue, scene = straight
+    asked = []
+    monkeypatch.setattr("radgs.registration.hypotheses.convinces", lambda *_: False)
+    monkeypatch.setattr("radgs.registration.hypotheses.place_neighbours", lambda *_: None)
+    monkeypatch.setattr(
+        "radgs.registration.hypotheses.search_spine", lambda scene, poses, turns, count: asked.append(len(turns)) or []
+    )
+    monkeypatch.setattr(Refined, "objective", lambda *_: said)
+    start = dict.fromkeys(tissue.excess, THERE)
+    refine_from_hypotheses(scene, start, {level: tissue.points(level) for level in start}, Config().refinement)
+    assert asked == [len(NEAR_TURNS), len(FAR_TURNS)][:searches]
 
 
 @pytest.mark.parametrize("shift", [(-14, 12, 18), (18, -16, -20), (0, 0, -28)])

@@ -29,9 +29,10 @@ from radgs.registration.attempts import (
 from radgs.registration.consensus import consensus
 from radgs.registration.refine import refine
 from radgs.registration.scene import Scene
-from radgs.registration.search import search_joint, search_spine
+from radgs.registration.search import FAR_TURNS, NEAR_TURNS, search_joint, search_spine
 
 _PLACES = 2  # of the spine that are refined
+_LOST = 0.25  # nats a pixel, all views together: where no level's pose holds more, the spine may be turned far
 _ROUNDS = 3  # in which levels put the others in place, twice each
 _LEAST_GAIN, _MOST_IDLE = 0.05, 2  # of what all levels say together: the best poses are as good as they get
 _NOTHING = 0.05  # is a similarity by chance
@@ -73,8 +74,12 @@ def refine_from_hypotheses(
         with suppress(GeometryError):  # nothing would be seen there
             attempts.append(Attempt(refine(scene, own, settings, as_one_body=False), dict.fromkeys(start, 2)))
     place_neighbours(scene, attempts, counted, settings)
-    if not convinces(best_of(attempts, counted), counted, settings):
-        for motion in search_spine(scene, dict.fromkeys(scene.parts, body), _PLACES):
+    for turns in (NEAR_TURNS, FAR_TURNS):
+        found = best_of(attempts, counted)
+        is_lost = max(found.best.objective(level) for level in start) < _LOST
+        if convinces(found, counted, settings) or (turns is FAR_TURNS and not is_lost):
+            break
+        for motion in search_spine(scene, dict.fromkeys(scene.parts, body), turns, _PLACES):
             with suppress(GeometryError):  # nothing would be seen there
                 result = refine(scene, dict.fromkeys(scene.parts, motion @ body), settings)
                 attempts.append(Attempt(result, dict.fromkeys(start, len(attempts))))

@@ -17,13 +17,26 @@ from radgs.registration.scene import Scene
 
 _SPINE_FACTOR, _SPINE_MM, _STEP_MM = 2, 40.0, 4.0  # the spine: pixels binned, shifts along each axis, their steps
 _SPINE_OFF_MM, _SPINE_OFF_DEG = 30.0, 50.0  # so far off it may well be
-_SPINE_TURNS, _SPINE_STEP_DEG = 3, 16.0  # steps of turns about any axis, their size
 _JOINT_MM, _JOINT_OFF_MM = 12.0, 6.0  # one vertebra: the same
 _APART_MM = 10.0
-_TURNS, _TURN_DEG = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]), 8.0
+_TURN_DEG = 8.0
+_TURNS = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
 
 
-def search_spine(scene: Scene, poses: Mapping[str, RigidTransform], count: int) -> list[RigidTransform]:
+def _ball(radius: int) -> NDArray[np.float64]:
+    """Points of whole numbers no further than ``radius`` from 0, ``[n, 3]``."""
+    along = np.arange(-radius, radius + 1)
+    points = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
+    return points[(points**2).sum(axis=1) <= radius**2].astype(np.float64)
+
+
+#: Rotation vectors that the spine may be turned by, degrees: a little, and out to 48 degrees.
+NEAR_TURNS, FAR_TURNS = _TURN_DEG * _TURNS, 16.0 * _ball(3)
+
+
+def search_spine(
+    scene: Scene, poses: Mapping[str, RigidTransform], turns_deg: NDArray[np.float64], count: int
+) -> list[RigidTransform]:
     """The likeliest rigid motions in the world of all vertebrae together, the likeliest first.
 
     Joints bend: each vertebra may lie a step of the search off.
@@ -31,19 +44,19 @@ def search_spine(scene: Scene, poses: Mapping[str, RigidTransform], count: int) 
     Args:
         scene: the X-rays and the CT.
         poses: world_from_ct, roughly.
+        turns_deg: ``[n, 3]``, rotation vectors that are tried.
         count: at most so many, whose shifts are at least 1 cm apart.
     """
     matcher, levels = scene.coarser(_SPINE_FACTOR).matcher, list(poses)
     middle = np.stack([pose.apply(matcher.centres[k]) for k, pose in poses.items()]).mean(axis=0)
     axis = np.arange(-_SPINE_MM, _SPINE_MM + _STEP_MM / 2, _STEP_MM)
-    vectors = _SPINE_STEP_DEG * _ball(_SPINE_TURNS)
-    turns = [RigidTransform.about(middle, np.radians(vector)) for vector in vectors]
+    turns = [RigidTransform.about(middle, np.radians(turn)) for turn in turns_deg]
     moved = [{k: turn @ pose for k, pose in poses.items()} for turn in turns]
     fits = [matcher.fits(there, levels, axis) for there in moved]
     scores = np.stack([(each + ndimage.maximum_filter(each, (1, 3, 3, 3))).mean(axis=0).ravel() / 2 for each in fits])
     shifts = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     scores -= off_cost((shifts**2).sum(axis=1), _SPINE_OFF_MM)
-    scores -= off_cost((vectors**2).sum(axis=1), _SPINE_OFF_DEG)[:, None]
+    scores -= off_cost((turns_deg**2).sum(axis=1), _SPINE_OFF_DEG)[:, None]
     found: list[tuple[int, int]] = []
     for best in np.argsort(-scores, axis=None):
         turn, shift = np.unravel_index(best, scores.shape)
@@ -52,13 +65,6 @@ def search_spine(scene: Scene, poses: Mapping[str, RigidTransform], count: int) 
         if len(found) == count:
             break
     return [RigidTransform.from_rotation_translation(np.eye(3), shifts[s]) @ turns[t] for t, s in found]
-
-
-def _ball(radius: int) -> NDArray[np.float64]:
-    """Points of whole numbers no further than ``radius`` from 0, ``[n, 3]``."""
-    along = np.arange(-radius, radius + 1)
-    points = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
-    return points[(points**2).sum(axis=1) <= radius**2].astype(np.float64)
 
 
 def search_joint(scene: Scene, level: str, beside: RigidTransform) -> RigidTransform:
