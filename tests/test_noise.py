@@ -138,6 +138,8 @@ def test_pixels_count_by_the_spread_of_their_noise_and_all_alike_without(spine):
     grain = noise * (gradients(torch.randn(1, 400, 400), 0.8).square().mean())
     lacks = grain * found**2 / (1 - found**2)  # the same everywhere
     assert torch.allclose(lacks, lacks[0, 0], rtol=0.01)
+    half = torch.full((40, 40), 0.5 * float(noise[0, 0] / grain[0, 0]))  # of the energy of what is seen, once blurred
+    assert certainty(half, seen, where, 0.8)[0, 0] == pytest.approx(np.sqrt(0.1 / (0.1 + 0.5)), rel=0.1)
     assert torch.equal(certainty(0 * noise, seen, where, 0.8), torch.ones(40, 40))
     assert torch.equal(certainty(noise, seen, ~where, 0.8), torch.ones(40, 40))
     clear = view_of(spine, spine[1]["AP"])

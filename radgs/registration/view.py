@@ -28,7 +28,7 @@ class View:
         measured: ``[H, W]``.
         camera: of the binned image.
         pixel_mm: size of a binned pixel at the depth of the spine.
-        noise: ``[H, W]``, the variance of line integrals; absent where nothing tells.
+        noise: ``[H, W]``, the variance of line integrals; absent or 0 where nothing tells.
         grain_px: the blur from which on detail near the spine is more than noise; 0 where nothing tells.
     """
 
