@@ -106,6 +106,21 @@ def test_too_few_starts_are_not_a_missed_capture_range(tmp_path):
     assert (row.value, row.met) == (None, None)
 
 
+def test_capture_range_of_the_chain_counts_starts_by_tens_and_of_all_patients(tmp_path):
+    name = "whole chain: capture range (start: CT at the isocentre)"
+    trials = [replace(_trial(0.5), start_mm=30.0 + i, patient="pq"[i % 2]) for i in range(30)]
+    row = _value(chain_rows(_table(tmp_path / "all", trials).read()), name)
+    assert (row.value, row.met, row.n) == (59.0, True, 30)
+    trials[25] = replace(trials[25], mtre_mm=3.0)
+    row = _value(chain_rows(_table(tmp_path / "far", trials).read()), name)
+    assert (row.value, row.met) == (49.0, False)
+    trials[5] = replace(trials[5], mtre_mm=3.0)
+    row = _value(chain_rows(_table(tmp_path / "near", trials).read()), name)
+    assert (row.value, row.met) == (0.0, False)
+    row = _value(chain_rows(_table(tmp_path / "few", trials[10:20]).read()), name)
+    assert (row.value, row.met) == (49.0, None)
+
+
 def test_methods_are_compared_from_starts_that_all_have_had(tmp_path):
     trials = [Trial("a", "usual", "p", 1, "L1", start_mm=3.0, mtre_mm=0.5)]
     trials += [Trial("b", "usual", "p", 1, "L1", start_mm=start, mtre_mm=9.0 - start) for start in (3.0, 8.5)]
