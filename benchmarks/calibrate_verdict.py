@@ -3,7 +3,8 @@
     python benchmarks/calibrate_verdict.py --results results --patient demo --shots 18 --also TABLE.csv ...
 
 ``--also`` adds tables of benchmarks/registration.py: registrations of the second simulator, from seeds that no
-benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds from 990000, 41000 and 43000).
+benchmark reports. The shipped model: ``--shots 0 --also benchmarks/verdict.csv`` (seeds from 990000, 41000,
+43000 and development seeds from 59600).
 ``--shots`` needs a patient whose models are trained. It draws from seeds that neither the demo nor training uses; a
 third of the shots start where they should, a third from centres that are centimetres off, a third from the neighbouring
 level, so that there is something to reject.
