@@ -70,6 +70,9 @@ def test_other_patients_have_rows_of_their_own_and_fine_cts_one(tmp_path):
     assert _value(rows, "patient q, usual: success at 2 mm").value == 100.0
     assert _value(rows, "patient q, all other cases: success at 2 mm").value == 0.0
     assert _value(rows, "patient q, all cases: false accepts among accepted").value == 50.0
+    both = _value(rows, "all patients, usual: success at 2 mm")
+    assert (both.value, both.n, both.met) == (pytest.approx(100 * 2 / 3), 3, False)
+    assert _value(rows, "all patients: false accepts among accepted").value == 50.0
     assert patient_rows(_table(tmp_path / "one", first).read()) == []
     assert [entry["case"] for entry in by_case(table)] == ["usual"]
 
