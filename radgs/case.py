@@ -203,6 +203,9 @@ def _is_made(folder: Path, level: str, config: Config) -> bool:
 def _prepare_shot(cameras: Path, folder: Path) -> dict[str, str]:
     """Write the shot's ``xrays.nii.gz`` and ``cameras.json``; by view, its image file."""
     specs = read_view_specs(cameras)
+    for view, spec in specs.items():
+        if not isinstance(spec.get("image", ""), str):
+            raise ConfigError(f"{cameras}: view {view}: image {spec['image']!r} is no name of a file")
     images = {view: str(cameras.parent / spec["image"]) for view, spec in specs.items() if "image" in spec}
     if len(images) == len(specs):
         prepare_xrays(images, dict.fromkeys(images, cameras), folder / "xrays.nii.gz", folder / "cameras.json")

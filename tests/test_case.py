@@ -229,6 +229,16 @@ def test_a_view_without_its_image_is_named(case, tmp_path):
         radgs.register(tmp_path / "cameras.json", folder / "models", tmp_path / "o", **given, config=config)
 
 
+def test_an_image_that_is_no_name_is_refused(case, tmp_path):
+    folder, config = case
+    cameras = read_json(folder / "s/cameras.json")
+    cameras["views"]["LA"]["image"] = 5
+    write_json(tmp_path / "cameras.json", cameras)
+    given = {"ct": folder / "ct", "labels": folder / "labels.nii.gz", "boxes": folder / "s/boxes.json"}
+    with pytest.raises(ConfigError, match=r"view LA: image 5 is no name of a file"):
+        radgs.register(tmp_path / "cameras.json", folder / "models", tmp_path / "o", **given, config=config)
+
+
 def test_the_command_takes_the_network_from_the_models_and_says_what_became_of_each_level(case, tmp_path):
     folder, _ = case
     command = [sys.executable, "-c", "from radgs.cli import main; main()", "register"]

@@ -111,6 +111,10 @@ def test_a_missing_file_is_named(tmp_path):
     ("settings", "message"),
     [
         ({"levels": ["T12", "L9"]}, "levels.1: 'L9' is no vertebra (C1-C7, T1-T13, L1-L6)"),
+        (
+            {"levels": ["T12,L1"]},
+            "levels.0: 'T12,L1' is no vertebra (C1-C7, T1-T13, L1-L6); several are separated by spaces",
+        ),
         ({"level": ["T12"]}, "unknown setting 'level' (did you mean levels?)"),
         ({"crop": {"voxel": 3}}, "unknown setting 'crop.voxel' (did you mean voxels?)"),
         ({"zzz": 1}, "unknown setting 'zzz'"),

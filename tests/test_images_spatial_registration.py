@@ -80,7 +80,11 @@ def test_only_what_the_caller_says_of_the_patient_is_in_it(tmp_path):
     write_spatial_registration(tmp_path / "r.dcm", POSE, FRAMES, "L1", "", told)
     d = pydicom.dcmread(tmp_path / "r.dcm")
     assert (d.PatientID, d.StudyInstanceUID) == ("P7", "1.2.3")
-    for wrong, message in (({"PatientAge": "70"}, "cannot be given"), ({"StudyInstanceUID": "x1"}, "is no UID")):
+    for wrong, message in (
+        ({"PatientAge": "70"}, "cannot be given"),
+        ({"StudyInstanceUID": "x1"}, "is no UID"),
+        ({"PatientID": 5}, "PatientID: 5 is no text"),
+    ):
         with pytest.raises(ImageError, match=message):
             write_spatial_registration(tmp_path / "no.dcm", POSE, FRAMES, "L1", "", wrong)
     assert not (tmp_path / "no.dcm").exists()

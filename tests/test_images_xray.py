@@ -154,12 +154,16 @@ def test_a_stack_that_does_not_fit_its_cameras_is_refused(tmp_path, ap_camera):
         read_xrays(tmp_path / "1.nii.gz", tmp_path / "1.json")
 
 
+def counts_of(view):
+    return counts_image() if view == "AP" else np.ascontiguousarray(counts_image()[::-1, ::-1])
+
+
 @pytest.fixture
 def shot(tmp_path, ap_camera, la_camera):
     """Two images of counts and one cameras.json, as a hospital hands them over."""
     views = {}
     for name, camera in {"AP": ap_camera, "LA": la_camera}.items():
-        Image.fromarray(counts_image()).save(tmp_path / f"{name}.png")
+        Image.fromarray(counts_of(name)).save(tmp_path / f"{name}.png")
         views[name] = {
             "size": [40, 30],
             "K": camera.K.tolist(),
@@ -189,7 +193,7 @@ def test_prepared_views_hold_line_integrals_and_say_where_i0_is_from(shot):
     prepare(shot)
     found = read_xrays(shot / "out" / "xrays.nii.gz", shot / "out" / "cameras.json")
     assert (found["AP"].i0_origin, found["LA"].i0_origin, found["LA"].i0) == ("estimated", "given", 60000.0)
-    np.testing.assert_allclose(found["LA"].line_integrals, np.log(60000 / counts_image().astype(float)), atol=1e-5)
+    np.testing.assert_allclose(found["LA"].line_integrals, np.log(60000 / counts_of("LA").astype(float)), atol=1e-5)
     assert found["AP"].source_file == "AP.png"
     assert list(read_cameras(shot / "out" / "cameras.json")) == ["AP", "LA"]
 
@@ -225,6 +229,15 @@ def test_a_bad_image_is_one_clear_line_and_nothing_is_written(shot):
     Image.fromarray(counts).save(shot / "LA.tif")
     (shot / "LA.tif").rename(shot / "LA.png")  # the content counts, not the name
     with pytest.raises(ImageError, match=r"LA\.png: holds NaN"):
+        prepare(shot)
+    assert not (shot / "out").exists()
+
+
+@pytest.mark.parametrize("i0", [None, 64000])
+def test_one_image_for_two_views_is_refused_at_whatever_i0(shot, i0):
+    Image.fromarray(counts_of("AP")).save(shot / "LA.png")
+    edit(shot, lambda views: views["LA"].update({"i0": i0} if i0 else {}))
+    with pytest.raises(ImageError, match="views AP and LA have the same pixels"):
         prepare(shot)
     assert not (shot / "out").exists()
 

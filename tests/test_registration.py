@@ -286,7 +286,9 @@ def test_a_closed_gate_is_never_accepted_however_probable(change, reason):
     sure = {**MODEL, "bias": 40.0}
     settings = JudgementSettings()
     assert judge(GOOD, settings, sure).verdict == "accepted"
-    assert judge(GOOD, settings, sure).reasons[0].endswith(f", {settings.accept_probability:g} is needed")
+    assert not judge(GOOD, settings, sure).reasons[0].endswith("is needed")
+    unsure = judge(GOOD, settings, {**MODEL, "bias": -40.0})
+    assert unsure.reasons[0].endswith(f", {settings.accept_probability:g} is needed")
     verdict = judge(Evidence(**{**GOOD.__dict__, **change}), settings, sure)
     assert verdict.verdict == "review"
     assert any(reason in r for r in verdict.reasons)

@@ -13,7 +13,8 @@ _LEVEL = r"^(C[1-7]|T([1-9]|1[0-3])|L[1-6])$"
 
 def _vertebra(name: str) -> str:
     if not re.match(_LEVEL, name):
-        raise ValueError(f"{name!r} is no vertebra (C1-C7, T1-T13, L1-L6)")
+        hint = "; several are separated by spaces" if "," in name or ";" in name else ""
+        raise ValueError(f"{name!r} is no vertebra (C1-C7, T1-T13, L1-L6){hint}")
     return name
 
 

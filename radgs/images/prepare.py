@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _NO_AIR_HU = -500.0
 _HIGHEST_MEDIAN_OF_I0 = 2.0
 # Stored values of scanners are HU + 1024; soft tissue then lies near 1000, where hardly any HU does.
 _UNSCALED_MEDIAN = 700.0
+_SAME = 1e-4  # of line integrals: rounding
 
 
 def prepare_ct(source: str | Path, target: str | Path, about: str | Path | None = None) -> None:
@@ -140,7 +142,7 @@ def prepare_xrays(
         cameras: output ``cameras.json``. Both are written or neither.
 
     Raises:
-        ImageError: an image cannot be used, or an I0 is not a positive number.
+        ImageError: an image cannot be used, two views have the same pixels, or an I0 is not a positive number.
         GeometryError: fewer than two views, a view without a camera, or an impossible camera.
     """
     if len(images) < 2 or set(images) != set(geometry):
@@ -149,8 +151,20 @@ def prepare_xrays(
             f"got images of {sorted(images)} and geometry of {sorted(geometry)}"
         )
     with ThreadPoolExecutor(len(images)) as threads:  # what takes long lets go of Python's lock
-        read = threads.map(lambda view: read_xray(view, images[view], geometry[view]), images)
-        write_xrays(xrays, cameras, _without_metal(dict(zip(images, read, strict=True)), threads))
+        read = dict(zip(images, threads.map(lambda v: read_xray(v, images[v], geometry[v]), images), strict=True))
+        _refuse_copies(read)
+        write_xrays(xrays, cameras, _without_metal(read, threads))
+
+
+def _refuse_copies(xrays: Mapping[str, Xray]) -> None:
+    """No two exposures have the same pixels, at whatever I0: one that stands for two views would confirm itself."""
+    for one, other in combinations(xrays, 2):
+        a, b = xrays[one].line_integrals, xrays[other].line_integrals
+        if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
+            continue
+        apart = (a - b)[~np.isnan(a)]
+        if apart.size and np.ptp(apart) < _SAME:
+            raise ImageError(f"views {one} and {other} have the same pixels; is one image given for both?")
 
 
 def _without_metal(xrays: dict[str, Xray], threads: Executor) -> dict[str, Xray]:

@@ -95,7 +95,7 @@ def write_spatial_registration(
         subject: elements of patient and study by keyword, some of :data:`SUBJECT`.
 
     Raises:
-        ImageError: ``subject`` has a keyword that may not be set, or a UID that is none.
+        ImageError: ``subject`` has a keyword that may not be set, a value that is no text, or a UID that is none.
     """
     now, d = datetime.now(), Dataset()
     _set_subject(d, subject or {}, frames)
@@ -121,11 +121,14 @@ def check_subject(subject: Mapping[str, str]) -> None:
     """Refuse elements that :func:`write_spatial_registration` would not write.
 
     Raises:
-        ImageError: a keyword that may not be set, or a UID that is none.
+        ImageError: a keyword that may not be set, a value that is no text, or a UID that is none.
     """
     unknown = sorted(set(subject) - set(SUBJECT))
     if unknown:
         raise ImageError(f"DICOM elements {', '.join(unknown)} cannot be given; these can: {', '.join(SUBJECT)}")
+    for keyword, value in subject.items():
+        if not isinstance(value, str):
+            raise ImageError(f"DICOM element {keyword}: {value!r} is no text")
     study = subject.get("StudyInstanceUID")
     if study and not UID(study, validation_mode=IGNORE).is_valid:
         raise ImageError(f"StudyInstanceUID {study!r} is no UID, which is numbers with dots between them")

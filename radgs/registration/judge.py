@@ -86,13 +86,16 @@ def judge(
     p = probability(evidence, model)
     gates = []
     if evidence.disagreement_mm > settings.max_disagreement_mm:
-        gates.append(f"independent starts end {evidence.disagreement_mm:.1f} mm apart")
+        most = settings.max_disagreement_mm
+        gates.append(f"independent starts end {evidence.disagreement_mm:.1f} mm apart, more than {most:g} mm")
     if evidence.worst_similarity < settings.min_similarity:
         gates.append(f"the least agreeing view has a gradient correlation of {evidence.worst_similarity:.2f} only")
     if evidence.visible < settings.min_visible:
         gates.append(f"one of the images shows only {100 * evidence.visible:.0f} % of the vertebra")
     gates += [f"label: {doubt}" for doubt in label_doubts] + [f"name: {doubt}" for doubt in name_doubts]
-    chance = f"probability of an error below 2 mm: {p:.3f}, {settings.accept_probability:g} is needed"
+    chance = f"probability of an error below 2 mm: {p:.3f}"
+    if p < settings.accept_probability:
+        chance += f", {settings.accept_probability:g} is needed"
     verdict: Literal["accepted", "review", "rejected"] = "review"
     if p < settings.reject_probability:
         verdict = "rejected"
