@@ -15,18 +15,21 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from measure import print_row, write_rows
 from trials.chain import METHOD, run_chain, take
 from trials.place import Place
 from trials.refinement import METHODS, SEVERAL, run_refinement
-from trials.rows import by_case, chain_rows, patient_rows, refinement_rows, telling
+from trials.rows import by_case, chain_rows, patient_rows, refinement_rows, telling, while_moving
 from trials.table import Table
-from world.cases import CASES, GOALS
+from world.cases import CASES, GOALS, MOVING
 
 SEED = 31_000
 USUAL = next(iter(CASES))
 USUAL_SHOTS, OTHER_SHOTS, SWEEP_EVERY = 100, 40, 4
+MOVING_SHOTS = 5
 REFINEMENT_SEED, REFINEMENT_SHOTS, BINS, BIN_MM = 32_000, 20, 6, 4.0
 FAR_BINS = 10  # of the method that looks far
 
@@ -39,6 +42,7 @@ def plan(quick: bool) -> list[tuple[int, str]]:
     for number in range(USUAL_SHOTS):
         cases = CASES if number % SWEEP_EVERY == 0 else GOALS
         wanted += [(SEED + number, case) for case in cases if case == USUAL or number < OTHER_SHOTS]
+        wanted += [(SEED + number, case) for case in MOVING if number < MOVING_SHOTS]
     return wanted
 
 
@@ -50,7 +54,7 @@ def measure_chain(place: Place, table: Table, quick: bool, until: float) -> None
         if table.has(METHOD, case, place.patient_id, seed):
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            shot = take(place, case, CASES[case], seed, Path(scratch))
+            shot = take(place, case, (CASES | MOVING)[case], seed, Path(scratch))
             trials = run_chain(place, shot, Path(scratch))
         table.add(trials)
         shown = " ".join("-" if t.mtre_mm is None else f"{t.mtre_mm:.2f}{t.verdict[0]}" for t in trials)
@@ -77,6 +81,11 @@ def measure_refinement(place: Place, table: Table, quick: bool, until: float, na
                 print(f"{seed} {method:<40} {right} of {len(trials)} below 2 mm", flush=True)
 
 
+def pages(found: pd.DataFrame) -> dict[str, Any]:
+    """The tables beside the goals."""
+    return {"cases": by_case(found), "moving": while_moving(found), "evidence": telling(found)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
@@ -99,7 +108,7 @@ def main() -> None:
     rows = chain_rows(found) + patient_rows(found) + refinement_rows(found)
     for row in rows:
         print_row(row)
-    write_rows(options.json, rows, about=options.about, cases=by_case(found), evidence=telling(found))
+    write_rows(options.json, rows, about=options.about, **pages(found))
 
 
 if __name__ == "__main__":

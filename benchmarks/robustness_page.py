@@ -41,6 +41,16 @@ CASES = """
 | case | registrations (shots) | < 2 mm | < 1 mm | median, mm | no pose | accepted | false accepts | right, refused |
 |---|---|---|---|---|---|---|---|---|
 """
+MOVING = """
+## A patient who moves between the images
+
+All patients together. Nothing that one pose could be is right for both images; errors are to the patient's place at the
+first. A motion across the rays of both views is a contradiction that the verdict is told of; one along the rays of one
+view looks like another pose, and nothing in two images can show it. "Told": the contradiction is among the reasons.
+
+| case | registrations (shots) | < 2 mm | median, mm | accepted | of them 2 mm off and more | told |
+|---|---|---|---|---|---|---|
+"""
 EVIDENCE = """
 ## What tells wrong poses from right ones
 
@@ -65,6 +75,13 @@ def case_line(entry: dict[str, Any]) -> str:
         median,
         *(str(entry[k]) for k in ("no_pose", "accepted", "false_accepts", "rejected_right")),
     ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def moving_line(entry: dict[str, Any]) -> str:
+    median = "-" if entry["median_mm"] is None else f"{entry['median_mm']:.2f}"
+    counts = (str(entry[k]) for k in ("accepted", "false_accepts", "told"))
+    cells = [entry["case"], f"{entry['n']} ({entry['shots']})", share(entry["success_2mm"]), median, *counts]
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -97,6 +114,8 @@ def main(source: Path, page: Path) -> None:
         map(line, measured["rows"])
     )
     text += CASES + "".join(map(case_line, measured["cases"]))
+    if measured.get("moving"):
+        text += MOVING + "".join(map(moving_line, measured["moving"]))
     text += EVIDENCE + "".join(
         f"| {e['evidence']} | {e['area']:.2f} | {'more' if e['wrong_is_larger'] else 'less'} |\n"
         for e in measured["evidence"]

@@ -70,6 +70,9 @@ def test_evidence_tells_the_level_that_is_torn_turned_and_less_like_the_x_rays(s
     assert found["L1"].laid_mm == pytest.approx(3.0, abs=1e-6)
     assert found["L2"].laid_mm == found["L2"].moved_mm > 2  # nobody laid it: what the networks said counts
     assert 0 < found["L1"].spread_mm < 1
+    assert found["L1"].contradiction_mm == 10  # nobody knows
+    told = gather(Found(chosen, other), best.world_from_ct, laid, residuals, xrays, scene.parts, points, 0.4)
+    assert {one.contradiction_mm for one in told.values()} == {0.4}
 
 
 def test_what_lies_behind_a_blade_is_not_visible(spine):

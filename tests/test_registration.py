@@ -278,6 +278,7 @@ def test_starts_that_end_elsewhere_are_as_improbable_however_far():
     ("change", "reason"),
     [
         ({"disagreement_mm": 9.0}, "9.0 mm apart"),
+        ({"contradiction_mm": 2.9}, "contradict each other by 2.9 mm, more than 1.5 mm"),
         ({"worst_similarity": 0.01}, "0.01"),
         ({"visible": 0.3}, "30 %"),
     ],

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from trials.rows import by_case, chain_rows, counted, patient_rows, refinement_rows, telling
+from trials.rows import by_case, chain_rows, counted, patient_rows, refinement_rows, telling, while_moving
 from trials.starts import offset, rest_shape
 from trials.table import COLUMNS, Table, Trial
 
@@ -75,6 +75,22 @@ def test_other_patients_have_rows_of_their_own_and_fine_cts_one(tmp_path):
     assert _value(rows, "all patients: false accepts among accepted").value == 50.0
     assert patient_rows(_table(tmp_path / "one", first).read()) == []
     assert [entry["case"] for entry in by_case(table)] == ["usual"]
+
+
+def test_shots_of_a_moving_patient_are_counted_apart(tmp_path):
+    case, told = "patient moves 4 mm between the images", "the views contradict each other by 3.9 mm, more than 1.5 mm"
+    trials = [
+        _trial(0.5),
+        _trial(3.0, case=case),
+        _trial(3.5, "review", case=case, reasons=told),
+        _trial(1.0, "review", case=case, reasons=told, shot=2),
+    ]
+    table = _table(tmp_path, trials).read()
+    (entry,) = while_moving(table)
+    assert (entry["case"], entry["n"], entry["shots"], entry["changed"]) == (case, 3, 2, {"between_mm": 4.0})
+    assert (entry["accepted"], entry["false_accepts"], entry["told"]) == (1, 1, 2)
+    assert [one["case"] for one in by_case(table)] == ["usual"]
+    assert _value(chain_rows(table), "whole chain, all cases: false accepts among accepted").n == 1
 
 
 def test_false_accepts_are_those_accepted_beyond_2_mm(tmp_path):

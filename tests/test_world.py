@@ -172,6 +172,23 @@ def test_a_calibration_error_moves_what_is_believed_by_what_it_says_and_nothing_
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
 
 
+def test_a_patient_who_moves_after_the_first_image_is_elsewhere_in_the_second_only(hospital):
+    scene = hospital.arrange(np.random.default_rng(7), replace(CALM, between_mm=6.0))
+    still = hospital.arrange(np.random.default_rng(7), CALM)
+    assert scene.truth["L1"].matrix == pytest.approx(still.truth["L1"].matrix)
+    moved = scene.moves["LA"].translation
+    assert list(scene.moves) == ["LA"]
+    assert np.linalg.norm(moved) == pytest.approx(6.0)
+    point = scene.truth["L1"].apply(np.zeros(3))
+    assert scene.taken_by("AP").project(point) == pytest.approx(still.cameras["AP"].project(point))
+    assert scene.taken_by("LA").project(point) == pytest.approx(still.cameras["LA"].project(point + moved))
+    images, before = (hospital.shoot(one, CALM, np.random.default_rng(1)) for one in (scene, still))
+    assert np.array_equal(images["AP"], before["AP"])
+    assert not np.array_equal(images["LA"], before["LA"])
+    assert scene.cameras["LA"] is not scene.taken_by("LA")  # what is handed over knows nothing of the motion
+    assert np.array_equal(scene.cameras["LA"].camera_from_world.matrix, still.cameras["LA"].camera_from_world.matrix)
+
+
 def test_a_wrong_angle_leaves_the_isocentre_where_it_is():
     camera = _camera()
     wrong = believed(np.random.default_rng(0), camera, np.zeros(3), 0.0, 5.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from measure import Row
-from world.cases import BASE, CASES, GOALS
+from world.cases import BASE, CASES, GOALS, MOVING, World
 
 from radgs.evaluation import capture_range, success_rate
 from trials.chain import METHOD
@@ -28,6 +29,7 @@ _EVIDENCE = (
     "joint_mm",
     "joint_deg",
     "laid_mm",
+    "contradiction_mm",
     "probability",
 )
 _HARDER = {"all at once": ">= 95", "neighbours 10 degrees, 6 mm": ">= 95"}
@@ -36,9 +38,9 @@ _REFINED = "refinement: two views, all vertebrae"
 _SEVERAL = "refinement: several starts"
 
 
-def counted(table: pd.DataFrame) -> pd.DataFrame:
-    """Without levels that less than two images show; one without a pose counts as far off."""
-    rows = table[table["excluded"] == ""].copy()
+def counted(table: pd.DataFrame, cases: Iterable[str] = CASES) -> pd.DataFrame:
+    """Rows of some cases without levels that less than two images show; one without a pose counts as far off."""
+    rows = table[(table["excluded"] == "") & table["case"].isin(list(cases))].copy()
     rows["mtre_mm"] = rows["mtre_mm"].astype(float).fillna(np.inf)
     return rows
 
@@ -206,9 +208,22 @@ def _common(rows: pd.DataFrame) -> pd.DataFrame:
 
 def by_case(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The robustness table: one entry a case, in the order of the cases; of the first patient."""
-    rows = _first(counted(table[table["method"] == METHOD]))
+    return _entries(_first(counted(table[table["method"] == METHOD])), CASES)
+
+
+def while_moving(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The same of shots between whose images the patient moves, of all patients; errors are to the first image.
+
+    ``told`` is how many had the views' contradiction among the verdict's reasons.
+    """
+    rows = counted(table[table["method"] == METHOD], MOVING)
+    told = rows["reasons"].str.contains("contradict").groupby(rows["case"]).sum()
+    return [entry | {"told": int(told[entry["case"]])} for entry in _entries(rows, MOVING)]
+
+
+def _entries(rows: pd.DataFrame, cases: Mapping[str, World]) -> list[dict[str, Any]]:
     made = []
-    for case, world in CASES.items():
+    for case, world in cases.items():
         found = rows[rows["case"] == case]
         if found.empty:
             continue
@@ -219,7 +234,7 @@ def by_case(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "case": case,
                 "changed": {k: v for k, v in vars(world).items() if v != getattr(BASE, k)},
                 "n": len(found),
-                "shots": int(found["shot"].nunique()),
+                "shots": len(found[["patient", "shot"]].drop_duplicates()),
                 "success_2mm": success_rate(errors, 2.0),
                 "success_1mm": success_rate(errors, 1.0),
                 "median_mm": float(finite.median()) if len(finite) else None,
@@ -240,6 +255,8 @@ def telling(table: pd.DataFrame) -> list[dict[str, Any]]:
     made = []
     for name in _EVIDENCE:
         values = rows[name].astype(float).to_numpy()
+        if np.isnan(values).all():
+            continue
         if wrong.all() or not wrong.any():
             return []
         ranks = pd.Series(values).rank().to_numpy()

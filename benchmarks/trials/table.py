@@ -57,6 +57,7 @@ class Trial:
     joint_mm: float | None = None
     joint_deg: float | None = None
     laid_mm: float | None = None
+    contradiction_mm: float | None = None
     doubts: str = ""
     reasons: str = ""
     excluded: str = ""

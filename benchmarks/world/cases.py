@@ -1,4 +1,4 @@
-"""How strong each disturbance is, and the sweep of them that the robustness table shows."""
+"""How strong each disturbance is, and the sweeps of them that the robustness page shows."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class World:
         neighbour_mm: and shifted by exactly this.
         turn_deg: the patient is turned by up to this about each axis.
         move_mm: and moved by up to this along each axis.
+        between_mm: the patient moves by exactly this, in any direction, after the first image.
         i0_known: the images come with their I0.
     """
 
@@ -45,6 +46,7 @@ class World:
     neighbour_mm: float = 1.5
     turn_deg: float = 20.0
     move_mm: float = 50.0
+    between_mm: float = 0.0
     i0_known: bool = True
 
 
@@ -77,6 +79,11 @@ CASES: dict[str, World] = {
     "neighbours 10 degrees, 6 mm": replace(BASE, neighbour_deg=10.0, neighbour_mm=6.0),
     "I0 not given": replace(BASE, i0_known=False),
     "all at once": replace(BASE, **_CALIBRATION, **_METAL, quanta_per_mm2=2e4),
+}
+
+#: Two images of a patient in two places have no one true pose: these ask the verdict, and are counted apart.
+MOVING: dict[str, World] = {
+    f"patient moves {mm} mm between the images": replace(BASE, between_mm=float(mm)) for mm in (2, 4, 8)
 }
 
 #: Those that the project has goals for.

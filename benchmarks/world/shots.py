@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from radgs.images import Volume, atomic_path, read_volume, write_json, write_tra
 from world import rtk
 from world.body import Body
 from world.carm import DETECTOR_MM, PIXELS, SOURCE_TO_DETECTOR_MM, believed, sample_cameras
-from world.cases import CASES, World
+from world.cases import CASES, MOVING, World
 from world.detector import I0, expose
 from world.matter import bone_hu
 from world.metal import Cylinder, pedicle_screws, wire
@@ -49,6 +49,7 @@ class Scene:
         bent_from_ct: by level.
         metal: world.
         isocentre: ``[3]`` world, mm.
+        moves: by view, how the patient has moved in the world since the first image; none of views before that.
     """
 
     cameras: dict[str, Camera]
@@ -56,10 +57,17 @@ class Scene:
     bent_from_ct: dict[str, RigidTransform]
     metal: list[Cylinder]
     isocentre: NDArray[np.float64]
+    moves: dict[str, RigidTransform] = field(default_factory=dict)
+
+    def taken_by(self, view: str) -> Camera:
+        """The camera that would take the view's image of a patient who has not moved."""
+        camera = self.cameras[view]
+        moved = self.moves.get(view, RigidTransform.identity())
+        return replace(camera, camera_from_world=camera.camera_from_world @ moved)
 
     @property
     def truth(self) -> dict[str, RigidTransform]:
-        """By level, world_from_ct."""
+        """By level, world_from_ct; of the first image if the patient moves."""
         return {level: self.world_from_body @ motion for level, motion in self.bent_from_ct.items()}
 
 
@@ -96,13 +104,16 @@ class Hospital:
         for i in range(world.wires):
             level = carriers[i % len(carriers)]
             scene.metal.append(wire(rng, scene.truth[level].apply(self.body.centres[level])))
+        if world.between_mm:  # drawn last: the same seed shows the same patient with and without
+            move = RigidTransform.from_rotation_translation(np.eye(3), _direction(rng) * world.between_mm)
+            scene.moves.update(dict.fromkeys(list(cameras)[1:], move))
         return scene
 
     def shoot(self, scene: Scene, world: World, rng: np.random.Generator) -> dict[str, NDArray[np.uint16]]:
         """Counts of every view."""
         images = {}
-        for view, camera in scene.cameras.items():
-            lengths = dict(self._lengths(scene)[view])
+        for view in scene.cameras:
+            camera, lengths = scene.taken_by(view), dict(self._lengths(scene)[view])
             for rod in scene.metal:
                 lengths[rod.material] = lengths.get(rod.material, 0) + rod.lengths(camera)
             opening = self._opening(rng, camera, scene, world.open_field)
@@ -111,7 +122,9 @@ class Hospital:
 
     def _lengths(self, scene: Scene) -> dict[str, dict[str, NDArray[Any]]]:
         """By view and material of the body; kept, as many cases differ in physics only."""
-        key = b"".join(pose.matrix.tobytes() for pose in scene.truth.values())
+        cameras = {view: scene.taken_by(view) for view in scene.cameras}
+        places = [*scene.truth.values(), *(camera.camera_from_world for camera in cameras.values())]
+        key = b"".join(place.matrix.tobytes() for place in places)
         if key not in self._drawn:
             hu = self.body.bent(scene.bent_from_ct)
             parts = {name: rtk.to_itk(part) for name, part in materials(hu).items()}
@@ -122,7 +135,7 @@ class Hospital:
                     name: rtk.project(part, camera, scene.world_from_body, SOURCE_TO_DETECTOR_MM)
                     for name, part in parts.items()
                 }
-                for view, camera in scene.cameras.items()
+                for view, camera in cameras.items()
             }
         return self._drawn[key]
 
@@ -222,7 +235,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--levels", nargs="+", default=["T10", "T11", "T12", "L1"])
-    parser.add_argument("--case", choices=CASES, default="usual")
+    parser.add_argument("--case", choices=CASES | MOVING, default="usual")
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--seed", type=int, default=31000)
     options = parser.parse_args()
@@ -233,7 +246,7 @@ def main() -> None:
             options.out / shot,
             options.out / "truth" / f"{shot}.json",
             hospital,
-            CASES[options.case],
+            (CASES | MOVING)[options.case],
             (options.seed, number),
         )
         print(shot, flush=True)

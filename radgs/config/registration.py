@@ -63,6 +63,9 @@ class JudgementSettings(Section):
     accept_probability: float = Field(0.985, gt=0, lt=1)
     reject_probability: float = Field(0.3, gt=0, lt=1)
     max_disagreement_mm: PositiveFloat = Field(1.5, description="between results of independent starts")
+    max_contradiction_mm: PositiveFloat = Field(
+        1.5, description="between the views, as when the patient moved from one image to the next"
+    )
     min_similarity: float = Field(0.2, ge=-1, le=1, description="gradient correlation of the least agreeing view")
     min_visible: float = Field(0.6, ge=0, le=1, description="fraction of the vertebra that each image measured")
 

@@ -39,6 +39,8 @@ class Evidence:
         joint_deg: the largest turn against a neighbour's.
         laid_mm: mean distance between where the detector laid the CT's vertebra and the refined pose; ``moved_mm`` if
             none did.
+        contradiction_mm: between the views of the shot, see `radgs.registration.contradiction`; the same for all its
+            levels.
     """
 
     similarity: float
@@ -53,6 +55,7 @@ class Evidence:
     joint_mm: float = 0.0
     joint_deg: float = 0.0
     laid_mm: float = 0.0
+    contradiction_mm: float = 0.0
 
     def features(self) -> dict[str, float]:
         """The numbers that the probability is computed from.
@@ -78,6 +81,7 @@ def gather(
     xrays: Mapping[str, Xray],
     parts: Mapping[str, Part],
     points: Mapping[str, NDArray[np.float64]],
+    contradiction_mm: float | None = None,
 ) -> dict[str, Evidence]:
     """The evidence of every level that has a pose.
 
@@ -89,6 +93,7 @@ def gather(
         xrays: the views.
         parts: where the levels lie in the CT.
         points: by level, ``[n, 3]`` LPS mm.
+        contradiction_mm: between the views; None is not known.
     """
     chosen = attempts.best
     worst = {
@@ -115,6 +120,7 @@ def gather(
             joint_mm=gap,
             joint_deg=turn,
             laid_mm=_apart(pose, laid.get(level, estimated), own),
+            contradiction_mm=_UNKNOWN_MM if contradiction_mm is None else contradiction_mm,
         )
     return found
 

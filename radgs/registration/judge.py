@@ -72,9 +72,9 @@ def judge(
 ) -> Verdict:
     """Turn evidence into a verdict.
 
-    A result is never accepted when a gate is closed, whatever its probability: starts that disagree, a view that does
-    not fit, a vertebra that is largely outside an image, one whose label is suspect, or one whose name in the X-rays is
-    not certain.
+    A result is never accepted when a gate is closed, whatever its probability: starts that disagree, views that
+    contradict each other, a view that does not fit, a vertebra that is largely outside an image, one whose label is
+    suspect, or one whose name in the X-rays is not certain.
 
     Args:
         evidence: of the pose.
@@ -88,6 +88,11 @@ def judge(
     if evidence.disagreement_mm > settings.max_disagreement_mm:
         most = settings.max_disagreement_mm
         gates.append(f"independent starts end {evidence.disagreement_mm:.1f} mm apart, more than {most:g} mm")
+    if evidence.contradiction_mm > settings.max_contradiction_mm:
+        gates.append(
+            f"the views contradict each other by {evidence.contradiction_mm:.1f} mm, more than "
+            f"{settings.max_contradiction_mm:g} mm: perhaps the patient moved between them, or a calibration is off"
+        )
     if evidence.worst_similarity < settings.min_similarity:
         gates.append(f"the least agreeing view has a gradient correlation of {evidence.worst_similarity:.2f} only")
     if evidence.visible < settings.min_visible:

@@ -146,7 +146,7 @@ def moved(scene: Scene, poses: Poses, motion: Float64[Tensor, " p"]) -> Poses:
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """The X-rays at one blur, with pixels no finer than it needs, and the soft tissue that they show."""
 
     scene: Scene
@@ -155,23 +155,31 @@ class _Comparison:
     joints_let_go: bool
     weights: Weights | None = None
 
+    @classmethod
+    def at(
+        cls,
+        sigma_px: float,
+        seen: tuple[dict[str, Float[Tensor, "k H W"]], Scene],
+        settings: RefinementSettings,
+        *,
+        blur_a_pixel: float = _BLUR_A_PIXEL,
+        joints_let_go: bool = False,
+    ) -> Comparison:
+        """At a blur (pixels of the scene), of what `soft_tissue` gives."""
+        soft, scene = seen
+        factor = max(int(sigma_px / blur_a_pixel), 1)
+        coarse, sigma_px = scene.coarser(factor), sigma_px / factor
+        settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
+        return cls(coarse, make_targets(coarse, soft, factor, sigma_px), settings, joints_let_go)
+
     def fit(self, poses: Poses, prior_weight: float, cameras: CameraCorrections | None = None) -> NormalEquations:
+        """Loss and its quadratic model."""
         seen, lets_go = (self.scene, poses, self.targets, self.settings), self.joints_let_go
         return normal_equations(*seen, prior_weight, cameras, self.weights, joints_let_go=lets_go)
 
 
-def _prepare(
-    scene: Scene, poses: Poses, settings: RefinementSettings, sigma_px: float, *, moves: bool, last: bool
-) -> _Comparison:
-    factor = max(int(sigma_px / (_BLUR_A_PIXEL if moves else _BLUR_A_PIXEL_AT_FIRST)), 1)
-    soft, scene = soft_tissue(scene, poses, moves=moves)
-    scene, sigma_px = scene.coarser(factor), sigma_px / factor
-    settings = settings.model_copy(update={"step_mm": settings.step_mm * factor})
-    return _Comparison(scene, make_targets(scene, soft, factor, sigma_px), settings, joints_let_go=last)
-
-
-def _minimise(
-    seen: _Comparison, poses: Poses, steps: int, *, together: bool, cameras: CameraCorrections | None = None
+def minimise(
+    seen: Comparison, poses: Poses, steps: int, *, together: bool, cameras: CameraCorrections | None = None
 ) -> tuple[Poses, CameraCorrections | None, NormalEquations]:
     """Minimise at one blur, over cameras too if any are given; a step that does not help is tried again shorter.
 
@@ -240,10 +248,12 @@ def refine(
     cameras = None
     for number, (together, sigma_px, steps) in enumerate(schedule, 1):
         is_last = number == len(schedule)
-        seen = _prepare(scene, poses, settings, sigma_px, moves=not together, last=is_last)
+        tissue = soft_tissue(scene, poses, moves=not together)
+        blur_a_pixel = _BLUR_A_PIXEL_AT_FIRST if together else _BLUR_A_PIXEL
+        seen = Comparison.at(sigma_px, tissue, settings, blur_a_pixel=blur_a_pixel, joints_let_go=is_last)
         if settings.corrects_cameras and is_last:
             cameras = CameraCorrections.none(scene, poses, settings)
-        poses, cameras, last = _minimise(seen, poses, int(steps), together=together, cameras=cameras)
+        poses, cameras, last = minimise(seen, poses, int(steps), together=together, cameras=cameras)
     found = {level: RigidTransform.nearest(pose.numpy()) for level, pose in poses.items()}
     centres = {level: scene.parts[level].centre.numpy() for level in poses}
     covariance = pose_covariances(last, found, centres, settings.prior_weight)

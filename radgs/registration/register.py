@@ -17,6 +17,7 @@ from radgs.gaussians import RadiativeGaussians
 from radgs.geometry import RigidTransform
 from radgs.images import Xray
 from radgs.models import RecM, RegM
+from radgs.registration.contradiction import contradiction_mm
 from radgs.registration.covariance import PoseCovariance
 from radgs.registration.evidence import gather
 from radgs.registration.hypotheses import refine_from_hypotheses
@@ -106,9 +107,10 @@ def register(
     found = refine_from_hypotheses(scene, start, points, config.refinement, laid)
     located = {level: levels[level] for level in start}
     found, doubts = settle_names(scene, found, located, points, config.refinement, laid)
+    contradiction = contradiction_mm(scene, found.best.world_from_ct, config.refinement)
     seconds = (time.perf_counter() - began) / len(centres)
     residuals = {level: levels[level]["residual_mm"] for level in start}
-    evidence = gather(found, start, laid, residuals, xrays, scene.parts, points)
+    evidence = gather(found, start, laid, residuals, xrays, scene.parts, points, contradiction)
     results = {}
     for level, estimated in estimates.items():
         label_doubts = patient.audit[level].reasons
