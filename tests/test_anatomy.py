@@ -56,8 +56,26 @@ def test_no_bone_of_a_vertebra_stays_in_the_soft_part():
 
 
 def test_a_level_that_is_not_in_the_label_map_is_named():
-    with pytest.raises(AnatomyError, match="no T5"):
+    with pytest.raises(AnatomyError, match="no T5; it has T12, L1, L2"):
         split_tissue(*block_spine(), levels=["T5"])
+
+
+def test_a_level_that_is_not_in_a_label_file_is_named_with_the_file(tmp_path):
+    for name, volume in zip(("ct.nii.gz", "labels.nii.gz"), block_spine(), strict=True):
+        write_volume(tmp_path / name, volume)
+    targets = {"T5": (tmp_path / "excess.nii.gz", tmp_path / "mask.nii.gz")}
+    with pytest.raises(AnatomyError, match=r"labels.nii.gz: the label map has no T5; it has T12, L1, L2$"):
+        crop_vertebrae(tmp_path / "ct.nii.gz", tmp_path / "labels.nii.gz", targets, Config())
+
+
+def test_a_label_map_that_lies_elsewhere_is_told_by_how_much(tmp_path):
+    ct, labels = block_spine()
+    affine = labels.lps_from_index.copy()
+    affine[:3, 3] += [0, 3.0, 4.0]
+    write_volume(tmp_path / "ct.nii.gz", ct)
+    write_volume(tmp_path / "labels.nii.gz", Volume(labels.array, affine))
+    with pytest.raises(AnatomyError, match=r"corners are up to 5\.0 mm apart"):
+        segment(*(tmp_path / n for n in ("ct.nii.gz", "labels.nii.gz", "out.nii.gz", "audit.json")), Config())
 
 
 def test_a_crop_keeps_physical_points_of_an_oblique_ct(tmp_path):

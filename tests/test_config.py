@@ -115,6 +115,7 @@ def test_a_missing_file_is_named(tmp_path):
             {"levels": ["T12,L1"]},
             "levels.0: 'T12,L1' is no vertebra (C1-C7, T1-T13, L1-L6); several are separated by spaces",
         ),
+        ({"levels": "T12, L1"}, "levels: a list, as in levels: [T12, L1]; got the text 'T12, L1'"),
         ({"level": ["T12"]}, "unknown setting 'level' (did you mean levels?)"),
         ({"crop": {"voxel": 3}}, "unknown setting 'crop.voxel' (did you mean voxels?)"),
         ({"zzz": 1}, "unknown setting 'zzz'"),

@@ -141,7 +141,12 @@ def test_what_cannot_be_judged_is_one_line_and_nothing_is_written(shot, tmp_path
 
 
 def test_files_that_are_no_tables_are_named(tmp_path):
-    for content, message in ((None, "no such file"), ("", "cannot be read"), ("a,b\n1,2,3,4\n", "absent|columns|CSV")):
+    for content, message in (
+        (None, "no such file"),
+        ("", "cannot be read"),
+        ("a,b\n1,2,3,4\n", "absent|columns|CSV"),
+        (",".join(who("A", "L1", **POSE)) + "\n", "no line below"),
+    ):
         if content is not None:
             (tmp_path / "t.csv").write_text(content)
         with pytest.raises(RadgsError, match=message):

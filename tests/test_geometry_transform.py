@@ -100,6 +100,11 @@ def test_what_is_not_rigid_is_refused(matrix):
         RigidTransform(matrix)
 
 
+def test_a_matrix_with_a_gap_is_shown():
+    with pytest.raises(GeometryError, match=r"finite numbers, got \[\[1.0, 0.0, 0.0, nan\]"):
+        RigidTransform(_with(lambda m: m.__setitem__((0, 3), np.nan)))
+
+
 def test_a_turn_about_a_centre_leaves_it_but_for_the_shift_and_turns_the_rest():
     quarter = RigidTransform.about([10, 0, 5], [0, 0, np.pi / 2], [0, 0, 3])
     assert quarter.apply([10, 0, 5]) == pytest.approx([10, 0, 8])

@@ -70,7 +70,11 @@ def crop_vertebrae(
         AnatomyError: a level is not in the label map.
         ImageError: a file cannot be used.
     """
-    tissue = split_tissue(*read_labelled_ct(ct, vertebrae), levels=list(targets))
+    volumes = read_labelled_ct(ct, vertebrae)
+    try:
+        tissue = split_tissue(*volumes, levels=list(targets))
+    except AnatomyError as error:
+        raise AnatomyError(f"{vertebrae}: {error}") from None
     for level, (excess, mask) in targets.items():
         grid = crop_grid(tissue.centre(level), config.crop.size_mm, config.crop.voxels)
         write_volume(excess, resample_like(tissue.excess[level], grid))

@@ -20,12 +20,19 @@ def check_grid(ct: Volume, labels: Volume, path: str | Path) -> None:
     Raises:
         AnatomyError: another grid.
     """
-    if not ct.same_grid(labels):
+    if ct.same_grid(labels):
+        return
+    if ct.array.shape == labels.array.shape and np.allclose(ct.spacing, labels.spacing, atol=1e-3):
+        apart = np.linalg.norm(ct.corners - labels.corners, axis=-1).max()
         raise AnatomyError(
-            f"{path}: the label map has shape {labels.array.shape} and spacing "
-            f"{labels.spacing.round(3).tolist()} mm, the CT {ct.array.shape} and "
-            f"{ct.spacing.round(3).tolist()} mm; resample the labels to the CT (nearest neighbour)"
+            f"{path}: the label map lies elsewhere than the CT: their corners are up to {apart:.1f} mm apart; is it of "
+            "this CT, and does its header hold the same origin and axes?"
         )
+    raise AnatomyError(
+        f"{path}: the label map has shape {labels.array.shape} and spacing "
+        f"{labels.spacing.round(3).tolist()} mm, the CT {ct.array.shape} and "
+        f"{ct.spacing.round(3).tolist()} mm; resample the labels to the CT (nearest neighbour)"
+    )
 
 
 class ProvidedLabels:

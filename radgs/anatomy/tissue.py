@@ -72,10 +72,10 @@ def split_tissue(
     """
     if not ct.same_grid(labels):
         raise AnatomyError("the label map is not on the CT's grid")
-    present = {name for name, number in LEVELS.items() if (labels.array == number).any()}
-    missing = set(levels or ()) - present
+    present = [name for name, number in LEVELS.items() if (labels.array == number).any()]
+    missing = [level for level in levels or () if level not in present]
     if missing:
-        raise AnatomyError(f"the label map has no {', '.join(sorted(missing))}; it has {sorted(present)}")
+        raise AnatomyError(f"the label map has no {', '.join(missing)}; it has {', '.join(present)}")
     mu = hu_to_mu(ct.array)
     soft = mu.copy()
     excess, masks = {}, {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from radgs.config.anatomy import AnchorSettings, CropSettings, DetectionSettings, SegmentationSettings
 from radgs.config.registration import EvaluationSettings, JudgementSettings, RefinementSettings, ReportSettings
@@ -50,6 +50,14 @@ class Config(Section):
     judgement: JudgementSettings = JudgementSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     report: ReportSettings = ReportSettings()
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _levels_are_a_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            names = ", ".join(value.replace(",", " ").split())
+            raise ValueError(f"a list, as in levels: [{names}]; got the text {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _each_level_once(self) -> Self:

@@ -100,6 +100,8 @@ def read_poses(path: str | Path) -> list[Pose]:
             f"{', '.join(_VECTOR)}; it may have {', '.join(_OPTIONAL)}"
             + (f"; {', '.join(unknown)} is none of them" if unknown and form else "")
         )
+    if table.empty:
+        raise RadgsError(f"{path}: has no line below its columns' names")
     return [_pose(f"{path}, line {i}", row, form) for i, row in enumerate(table.to_dict("records"), start=2)]
 
 

@@ -34,8 +34,10 @@ class Camera:
 
     def __post_init__(self) -> None:
         k = np.array(self.K, dtype=np.float64)
-        if k.shape != (3, 3) or not np.isfinite(k).all():
-            raise GeometryError(f"K is a finite 3x3 matrix, got shape {k.shape}")
+        if k.shape != (3, 3):
+            raise GeometryError(f"K is a 3x3 matrix, got shape {k.shape}")
+        if not np.isfinite(k).all():
+            raise GeometryError(f"K holds finite numbers, got {k.tolist()}")
         if k[0, 0] <= 0 or k[1, 1] <= 0 or not np.allclose(k[2], [0, 0, 1]) or abs(k[1, 0]) > 1e-9:
             raise GeometryError(
                 f"K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, got {k.tolist()}"

@@ -35,8 +35,10 @@ class RigidTransform:
 
     def __post_init__(self) -> None:
         m = np.array(self.matrix, dtype=np.float64)
-        if m.shape != (4, 4) or not np.isfinite(m).all():
-            raise GeometryError(f"a rigid transform is a finite 4x4 matrix, got shape {m.shape}")
+        if m.shape != (4, 4):
+            raise GeometryError(f"a rigid transform is a 4x4 matrix, got shape {m.shape}")
+        if not np.isfinite(m).all():
+            raise GeometryError(f"a rigid transform holds finite numbers, got {m.tolist()}")
         if (np.abs(m[3] - _LAST_ROW) > _ROW_TOLERANCE).any():
             raise GeometryError(f"the last row of a rigid transform is 0 0 0 1, got {m[3].tolist()}")
         error = np.abs(m[:3, :3] @ m[:3, :3].T - np.eye(3)).max()
