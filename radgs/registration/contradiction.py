@@ -22,7 +22,7 @@ from radgs.registration.hypotheses import nearest_level
 from radgs.registration.refine import Comparison, minimise, soft_tissue
 from radgs.registration.scene import Scene
 
-_STAGES = (3.0, 2), (1.5, 3)  # blur in binned pixels, most steps
+_FIRST_STEPS = 2  # at the coarsest blur; one more at each that follows
 _FREE = {"camera_prior_deg": 0.5, "camera_prior_mm": 5.0}
 _PRIOR_WEIGHT = 0.02
 _PARALLEL = 0.2  # the sine of an angle between rays
@@ -31,8 +31,9 @@ _PARALLEL = 0.2  # the sine of an angle between rays
 def contradiction_mm(scene: Scene, found: Mapping[str, RigidTransform], settings: RefinementSettings) -> float | None:
     """By how much one view's camera has to move against another's for both to show the vertebrae in one place.
 
-    Poses are refined a little further together with the cameras, which a prior hardly holds; what counts is the shift
-    of a camera against another's, at the middle of the vertebrae, in the directions that both views see.
+    Poses are refined a little further, at the blurs of the first stages, together with the cameras, which a prior
+    hardly holds (its own, not ``refinement.camera_prior_*``: the cameras that count are the calibrated ones); what
+    counts is the shift of a camera against another's, at the middle of the vertebrae, in the directions that both see.
 
     Args:
         scene: X-rays and vertebrae.
@@ -45,13 +46,14 @@ def contradiction_mm(scene: Scene, found: Mapping[str, RigidTransform], settings
     """
     if len(scene.views) < 2:
         return None
+    stages = settings.one_body_stages or settings.articulated_stages
     weight = settings.prior_weight or _PRIOR_WEIGHT
     free = settings.model_copy(update={**_FREE, "prior_weight": weight})
     poses = {level: found[nearest_level(level, found, scene)].tensor() for level in scene.parts}
     seen = soft_tissue(scene, poses, moves=True)
     cameras: CameraCorrections | None = CameraCorrections.none(scene, poses, free)
     try:
-        for sigma_px, steps in _STAGES:
+        for steps, (sigma_px, _) in enumerate(stages, start=_FIRST_STEPS):
             compared = Comparison.at(sigma_px, seen, free, joints_let_go=True)
             poses, cameras, _ = minimise(compared, poses, steps, together=False, cameras=cameras)
     except GeometryError:
