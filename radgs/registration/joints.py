@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import roma
 import torch
@@ -54,24 +53,26 @@ def prior_residuals(
     """Standardised relative turns and gaps of neighbours against their places in the CT, and their derivatives."""
     levels = list(poses)
     order = cranio_caudal(levels)
-    residuals, by_pose = [], []
-    turn_spread, gap_spread = math.radians(settings.prior_deg), settings.prior_mm
-    for upper, lower in pairwise(order):
-        middle = (scene.parts[upper].centre + scene.parts[lower].centre) / 2
-        a, b = poses[upper][:3, :3], poses[lower][:3, :3]
-        turn = roma.rotmat_to_rotvec(a.T @ b)
-        gap = a @ middle + poses[upper][:3, 3] - b @ middle - poses[lower][:3, 3]
-        residuals += [turn / turn_spread, gap / gap_spread]
-        block = torch.zeros(6, 6 * len(levels), dtype=torch.float64)
-        cross, eye = cross_matrix(turn), torch.eye(3, dtype=torch.float64)
-        i, j = 6 * levels.index(upper), 6 * levels.index(lower)
-        block[:3, i : i + 3] = -(eye - cross / 2 + cross @ cross / 12) / turn_spread
-        block[:3, j : j + 3] = (eye + cross / 2 + cross @ cross / 12) / turn_spread
-        block[3:, i : i + 3] = -a @ cross_matrix(middle - scene.parts[upper].centre) / gap_spread
-        block[3:, i + 3 : i + 6] = a / gap_spread
-        block[3:, j : j + 3] = b @ cross_matrix(middle - scene.parts[lower].centre) / gap_spread
-        block[3:, j + 3 : j + 6] = -b / gap_spread
-        by_pose.append(block)
-    if not residuals:
+    if len(order) < 2:
         return torch.zeros(0, dtype=torch.float64), torch.zeros(0, 6 * len(levels), dtype=torch.float64)
-    return torch.cat(residuals), torch.cat(by_pose)
+    turn_spread, gap_spread = math.radians(settings.prior_deg), settings.prior_mm
+    pose = torch.stack([poses[level] for level in order])
+    centre = torch.stack([scene.parts[level].centre for level in order])
+    middle = (centre[:-1] + centre[1:]) / 2
+    turned, shift = pose[:, :3, :3], pose[:, :3, 3]
+    a, b = turned[:-1], turned[1:]
+    turn = roma.rotmat_to_rotvec(a.mT @ b)
+    gap = ((a - b) @ middle[:, :, None])[:, :, 0] + shift[:-1] - shift[1:]
+    cross, eye = cross_matrix(turn), torch.eye(3, dtype=torch.float64)
+    square = cross @ cross / 12
+    by_upper, by_lower = torch.zeros(2, len(turn), 6, 6, dtype=torch.float64)
+    by_upper[:, :3, :3] = -(eye - cross / 2 + square) / turn_spread
+    by_lower[:, :3, :3] = (eye + cross / 2 + square) / turn_spread
+    by_upper[:, 3:, :3] = -a @ cross_matrix(middle - centre[:-1]) / gap_spread
+    by_lower[:, 3:, :3] = b @ cross_matrix(middle - centre[1:]) / gap_spread
+    by_upper[:, 3:, 3:], by_lower[:, 3:, 3:] = a / gap_spread, -b / gap_spread
+    by_pose = torch.zeros(len(turn), 6, len(levels), 6, dtype=torch.float64)
+    joint, place = torch.arange(len(turn)), torch.tensor([levels.index(level) for level in order])
+    by_pose[joint, :, place[:-1]], by_pose[joint, :, place[1:]] = by_upper, by_lower
+    residuals = torch.stack([turn / turn_spread, gap / gap_spread], dim=1)
+    return residuals.flatten(), by_pose.view(-1, 6 * len(levels))

@@ -78,7 +78,9 @@ class Term:
         view: its name.
         weight: of the term in the loss.
         own: the level's among all parameters.
-        curvature: ``[p, p]``, J^T J of all parameters, summed over both directions.
+        value: ``[2]``, its correlations.
+        hessian: ``[2, q, q]``, Gauss-Newton, by the levels in the view.
+        by_all: ``[q, p]``, derivative of those levels' parameters by all.
         jacobian: ``[2, 6, n]``, by the level's own parameters.
         residual: ``[2, n]``.
         pixels: ``[n, 2]``, row and column in the view.
@@ -87,10 +89,18 @@ class Term:
     view: str
     weight: float
     own: slice
-    curvature: Float64[Tensor, "p p"]
+    value: Float64[Tensor, " 2"]
+    hessian: Float64[Tensor, "2 q q"]
+    by_all: Float64[Tensor, "q p"]
     jacobian: Float[Tensor, "2 6 n"]
     residual: Float[Tensor, "2 n"]
     pixels: Int64[Tensor, "n 2"]
+
+    @property
+    def curvature(self) -> Float64[Tensor, "p p"]:
+        """``[p, p]``, J^T J of all parameters, summed over both directions."""
+        summed = (self.hessian / self.value.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
+        return self.by_all.T @ summed @ self.by_all
 
 
 def normal_equations(
@@ -144,9 +154,8 @@ def normal_equations(
             values = found.value[i]
             loss += weight[i] * float((1 - values).sum())
             similarity[levels[row]][name] = float(values.mean())
-            curvature = (found.hessian[i] / values.clamp_min(LEAST_CURVATURE)[:, None, None]).sum(0)
-            curvature, own = by_all.T @ curvature @ by_all, slice(6 * row, 6 * row + 6)
-            terms.append(Term(name, weight[i], own, curvature, found.jacobian[i], found.residual[i], drawn.pixels[i]))
+            own, quadratic = slice(6 * row, 6 * row + 6), (values, found.hessian[i], by_all)
+            terms.append(Term(name, weight[i], own, *quadratic, found.jacobian[i], found.residual[i], drawn.pixels[i]))
     if prior_weight:
         of_joints = joint_prior(scene, poses, settings, lets_go=joints_let_go)
         loss += prior_weight * of_joints.loss
